@@ -1,0 +1,27 @@
+# The three things that people do here: see it work, test it, and tidy up before a pull request.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: install demo test lint format
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml plugins/tlx-efficientnet-lite/pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --editable plugins/tlx-efficientnet-lite
+	touch $@
+
+demo: install
+	$(BIN)/tlx search experiments/quickstart.gin
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

@@ -1,0 +1,102 @@
+"""EfficientNet-Lite: EfficientNet without squeeze-and-excite, with ReLU6 and a stem of fixed width.
+
+Source: Tan and Le, "EfficientNet" (ICML 2019), and the Lite variants published in tensorflow/tpu.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tlx.lazy import keras
+
+
+@dataclass(frozen=True)
+class Block:
+    """One inverted bottleneck; `name` is its stage and its letter within it, such as "block3a"."""
+
+    name: str
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+    shortcut: bool
+
+    @property
+    def output(self) -> str:
+        """The name of the layer that the block ends with."""
+        return f"{self.name}_{'add' if self.shortcut else 'project_bn'}"
+
+
+# (blocks, kernel, stride, expansion, channels) of each stage before scaling.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM = 32
+BLOCKS = r"^(stem|block\d[a-z])_"
+
+
+def blocks(width: float, depth: float) -> Iterator[Block]:
+    """Yield the blocks of a variant in order; the first and the last stage are never deepened."""
+    for stage, (count, kernel, stride, expand, channels) in enumerate(_STAGES, 1):
+        repeats = count if stage in (1, len(_STAGES)) else math.ceil(count * depth)
+        for i in range(repeats):
+            name = f"block{stage}{chr(ord('a') + i)}"
+            yield Block(name, kernel, stride if i == 0 else 1, expand, _round(channels * width), shortcut=i > 0)
+
+
+def _round(channels: float) -> int:
+    """Return the nearest multiple of 8 that is not more than a tenth too narrow."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
+def taps(width: float, depth: float) -> dict[int, str]:
+    """Return, by stride, the last layer of the stages that end strides 4, 8, 16 and 32."""
+    ends = {block.name[5]: block.output for block in blocks(width, depth)}
+    return {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
+
+
+def build(name: str, width: float, depth: float, size: tuple[int, int]) -> Any:
+    """Return the network without its classifier as a functional `keras.Model` with random weights.
+
+    `size` is (height, width). The input is float32 RGB [b, h, w, 3] in 0..255, the output the last block's,
+    at stride 32.
+    """
+    image = keras.Input((*size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(image)
+    x = _convolve(keras.layers.Conv2D(_STEM, 3, strides=2, **_same("stem_conv")), x, "stem")
+    for block in blocks(width, depth):
+        x = _bottleneck(block, x)
+    return keras.Model(image, x, name=name)
+
+
+def _bottleneck(block: Block, entry: Any) -> Any:
+    name, x = block.name, entry
+    if block.expand > 1:
+        x = _convolve(
+            keras.layers.Conv2D(x.shape[-1] * block.expand, 1, **_same(f"{name}_expand_conv")), x, f"{name}_expand"
+        )
+    depthwise = keras.layers.DepthwiseConv2D(block.kernel, strides=block.stride, **_same(f"{name}_depthwise_conv"))
+    x = _convolve(depthwise, x, f"{name}_depthwise")
+    x = keras.layers.Conv2D(block.channels, 1, **_same(f"{name}_project_conv"))(x)
+    x = _normalize(f"{name}_project")(x)
+    return keras.layers.Add(name=f"{name}_add")([entry, x]) if block.shortcut else x
+
+
+def _same(name: str) -> dict[str, Any]:
+    return {"padding": "same", "use_bias": False, "name": name}
+
+
+def _normalize(name: str) -> Callable[[Any], Any]:
+    return keras.layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")
+
+
+def _convolve(convolution: Callable[[Any], Any], x: Any, name: str) -> Any:
+    return keras.layers.ReLU(max_value=6, name=f"{name}_relu6")(_normalize(name)(convolution(x)))

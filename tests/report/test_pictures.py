@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from tlx.data.dataset import ANY_CLASS, Example
+from tlx.evaluate import Detections
+from tlx.report.pictures import PALETTE, SMALLEST, colour_of, contact_sheet, draw
+
+CLASSES = ("bottle", "cup", "bowl")
+GROUND = (90, 90, 90)
+
+
+def blank(width=640, height=480):
+    return Image.new("RGB", (width, height), GROUND)
+
+
+def example(box, label=0, ignore=False, size=(640, 480)):
+    arrays = np.array([box], np.float32), np.array([label], np.int32), np.array([ignore])
+    return Example(Path("a.jpg"), *size, *arrays)
+
+
+def found(*boxes, score=0.9, label=0):
+    n = len(boxes)
+    return Detections(
+        np.array(boxes, np.float32).reshape(n, 4), np.full(n, score, np.float32), np.full(n, label, np.int32)
+    )
+
+
+def touched(picture, original):
+    """Return the bounding box of all pixels that differ."""
+    return ImageChops.difference(picture, original).getbbox()
+
+
+def colours(picture):
+    return {colour for _, colour in picture.getcolors(maxcolors=1 << 24)}
+
+
+def test_predicted_box_has_its_class_colour_on_its_edges():
+    picture = draw(blank(), found((100, 200, 300, 400), label=1), None, CLASSES)
+    for edge in [(100, 300), (299, 300), (200, 399), (299, 200)]:
+        assert picture.getpixel(edge) == colour_of(1)
+    assert picture.getpixel((200, 300)) == GROUND
+
+
+def test_draw_leaves_its_input_alone():
+    image = blank()
+    draw(image, found((100, 200, 300, 400)), example((100, 100, 200, 200)), CLASSES)
+    assert touched(image, blank()) is None
+
+
+def test_nothing_to_draw_gives_the_picture_back():
+    assert touched(draw(blank(), None, None, CLASSES), blank()) is None
+    assert touched(draw(blank(), found((0, 0, 50, 50), score=0.2), None, CLASSES), blank()) is None
+
+
+def test_true_box_is_dashed_in_white_beside_predictions():
+    picture = draw(blank(), found(), example((100, 100, 300, 300)), CLASSES)
+    top_edge = [picture.getpixel((x, 100)) for x in range(100, 300)]
+    assert top_edge[0] == top_edge[-1] == (255, 255, 255)
+    assert 0.3 < top_edge.count((255, 255, 255)) / len(top_edge) < 0.8
+    assert colour_of(0) not in colours(picture)
+
+
+def test_true_box_alone_has_colour_and_name():
+    picture = draw(blank(), None, example((100, 100, 300, 300), label=2), CLASSES)
+    assert picture.getpixel((200, 100)) == colour_of(2)
+    assert touched(picture, blank())[1] < 95
+
+
+@pytest.mark.parametrize("label", [0, ANY_CLASS])
+def test_ignore_region_is_hatched_inside_and_nowhere_else(label):
+    picture = draw(blank(), None, example((100, 100, 300, 300), label, ignore=True), CLASSES)
+    assert touched(picture, blank()) == (100, 100, 300, 300)
+    inside = picture.crop((110, 110, 290, 290))
+    assert len(colours(inside)) >= 2
+    assert all(red == green == blue for red, green, blue in colours(inside))
+
+
+def test_labels_do_not_cover_each_other_and_the_best_has_one():
+    # Two identical boxes ask for the same place; a second chip must go elsewhere.
+    one = draw(blank(), found((100, 200, 300, 400)), None, CLASSES)
+    two = draw(blank(), found((100, 200, 300, 400), (100, 200, 300, 400)), None, CLASSES)
+    assert touched(one, blank())[1] == touched(two, blank())[1] < 200
+    assert touched(two, blank())[3] > touched(one, blank())[3] + 5
+
+
+def test_small_picture_is_enlarged_with_its_boxes():
+    picture = draw(blank(32, 24), found((8, 8, 24, 16)), None, CLASSES)
+    factor = picture.width // 32
+    assert picture.size == (32 * factor, 24 * factor)
+    assert SMALLEST <= picture.width < SMALLEST + 32
+    assert picture.getpixel((16 * factor, 16 * factor - 1)) == colour_of(0)
+
+
+def test_lines_and_letters_grow_with_the_picture():
+    def label_height(scale):
+        picture = draw(
+            blank(640 * scale, 480 * scale), found((100 * scale, 200 * scale, 300 * scale, 400 * scale)), None, CLASSES
+        )
+        return 200 * scale - touched(picture, blank(640 * scale, 480 * scale))[1]
+
+    assert label_height(4) > 3 * label_height(1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
+def test_any_box_on_any_picture_can_be_drawn(width, height, seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 1, (8, 2, 2)) * (width, height)
+    low, high = corners.min(axis=1), np.minimum(corners.max(axis=1) + 0.01, (width, height))
+    boxes = np.concatenate([np.minimum(low, high - 0.01), high], axis=1).astype(np.float32).clip(0)
+    labels, ignore = rng.integers(-1, 3, 8).astype(np.int32), rng.random(8) < 0.5
+    truth = Example(Path("a.jpg"), width, height, boxes, labels, ignore | (labels < 0))
+    guesses = Detections(boxes, rng.random(8, np.float32), labels.clip(0))
+    factor = max(1, -(-SMALLEST // max(width, height)))
+    assert draw(blank(width, height), guesses, truth, CLASSES).size == (width * factor, height * factor)
+
+
+def test_zero_area_and_outside_predictions_can_be_drawn():
+    draw(blank(), found((50, 50, 50, 50), (-20, -20, 700, 500), (639, 479, 639, 479)), None, CLASSES)
+
+
+def test_grayscale_picture_becomes_rgb():
+    assert draw(Image.new("L", (640, 480)), None, None, CLASSES).mode == "RGB"
+
+
+def test_colours_repeat_only_after_the_palette():
+    assert [colour_of(i) for i in range(len(PALETTE))] == list(PALETTE)
+    assert len(set(PALETTE)) == len(PALETTE)
+    assert colour_of(len(PALETTE)) == colour_of(0)
+
+
+def test_contact_sheet_has_uniform_tiles_and_keeps_shapes():
+    red, tall = Image.new("RGB", (100, 50), (255, 0, 0)), Image.new("RGB", (10, 400), (0, 255, 0))
+    sheet = contact_sheet([red, tall, red], columns=2, tile=(200, 150), gap=10)
+    assert sheet.size == (2 * 210 + 10, 2 * 160 + 10)
+    assert sheet.getpixel((10 + 100, 10 + 75)) == (255, 0, 0)
+    # A 2:1 picture fills the tile's width and leaves bands above and below.
+    assert sheet.getpixel((10 + 100, 10 + 10)) == sheet.getpixel((0, 0))
+    assert sheet.getpixel((220 + 100, 10 + 75)) == (0, 255, 0)
+    assert sheet.getpixel((220 + 50, 10 + 75)) == sheet.getpixel((0, 0))
+
+
+def test_contact_sheet_of_few_or_no_pictures():
+    assert contact_sheet([blank()], columns=4, tile=(40, 30), gap=0).size == (40, 30)
+    assert contact_sheet([], columns=4, tile=(40, 30), gap=0).size == (40, 30)

@@ -1,0 +1,182 @@
+"""What a gin file may say, and what it is told when it says something else."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlx import config, ginfile
+from tlx.errors import ConfigError
+
+GOOD = """\
+DATA = '/data'
+run.data = @splits.given()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+splits.given.train = @train/readers.voc()
+splits.given.validation = @validation/readers.voc()
+readers.voc.path = %DATA
+validation/readers.voc.path = '/other'
+freezes.last_layers.unfrozen = 3
+fit.epochs = 5
+"""
+
+
+@pytest.fixture
+def good(tmp_path):
+    file = tmp_path / "good.gin"
+    file.write_text(GOOD)
+    return file
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "bad.gin"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.load([file])
+    return str(error.value)
+
+
+# What is wrong, the line that it is in, and the word that its author meant.
+MISTAKES = {
+    "factory": (GOOD.replace("heads.fcos", "heads.fcoss"), 4, "'fcos'"),
+    "registry": (GOOD.replace("@backbones", "@backbone"), 3, "'backbones.mobilenet_v2'"),
+    "argument": (GOOD + "fit.epcohs = 3", 12, "'epochs'"),
+    "scope": (GOOD + "validaton/readers.voc.classes = ('a',)", 12, "'validation/readers.voc'"),
+    "undefined macro": (GOOD.replace("%DATA", "%DTA"), 8, "'DATA'"),
+    "unused macro": (GOOD + "DATTA = 1", 12, "'DATA'"),
+    "dead binding": (GOOD + "freezes.last_blocks.unfrozen = 3", 12, "'freezes.last_layers'"),
+    "duplicate": (GOOD + "fit.epochs = 6", 12, "line 11"),
+    "choice": (GOOD + "run.judge = 'tset'", 12, "'test'"),
+    "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected a float, got str 'ten'"),
+    "bool for int": (GOOD + "fit.batch_size = True", 12, "expected a int, got bool True"),
+    "wrong kind": (GOOD.replace("= @heads.fcos()", "= @freezes.none()"), 4, "expected a Head"),
+    "no parentheses": (GOOD.replace("@heads.fcos()", "@heads.fcos"), 4, "@heads.fcos()"),
+    "bare word": (GOOD + "fit.clip = true", 12, "True and False"),
+    "open bracket": (GOOD + "fit.clip = [1,", 13, "EOF"),
+    "import": (GOOD + "import os", 12, "--allow_imports"),
+    "dynamic registration": (GOOD + "from __gin__ import dynamic_registration", 12, "would run code"),
+    "missing include": (GOOD + "include 'good.gn'", 12, "'good.gin'"),
+    "macro of itself": (GOOD + "A = %A\nfit.clip = %A", 13, "defined by itself"),
+    "required": (GOOD.replace("unfrozen = 3", "unfrozen = %gin.REQUIRED"), 10, "required"),
+    "reference to itself": (
+        GOOD.replace("splits.given.train = @train/readers.voc()", "splits.given.train = @splits.given()"),
+        6,
+        "itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_located_and_the_right_word_named(tmp_path, good, mistake):
+    text, line, word = MISTAKES[mistake]
+    message = refused(tmp_path, text)
+    assert f"bad.gin:{line}:" in message
+    assert word in message
+
+
+def test_a_missing_value_names_what_is_missing(tmp_path):
+    message = refused(tmp_path, GOOD.replace("freezes.last_layers.unfrozen = 3\n", ""))
+    assert "freezes.last_layers.unfrozen is required (a int)" in message
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    message = refused(tmp_path, GOOD + "fit.epcohs = 3\nfit.clip = 'x'")
+    assert "bad.gin:12:" in message
+    assert "bad.gin:13:" in message
+
+
+def test_an_include_cycle_is_shown(tmp_path):
+    (tmp_path / "a.gin").write_text("include 'b.gin'")
+    (tmp_path / "b.gin").write_text("include 'a.gin'")
+    with pytest.raises(ConfigError, match=r"a\.gin -> b\.gin -> a\.gin"):
+        config.load([tmp_path / "a.gin"])
+
+
+def test_an_include_is_found_beside_the_including_file(tmp_path, monkeypatch, good):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "base.gin").write_text(GOOD)
+    (tmp_path / "sub" / "top.gin").write_text("include 'base.gin'\nfit.epochs = 7")
+    monkeypatch.chdir("/")
+    assert config.load([tmp_path / "sub" / "top.gin"]).value("fit.epochs") == 7
+
+
+def test_a_scope_overrides_what_is_said_without_one(good):
+    given_ = config.load([good]).trees["run"].arguments["data"]
+    assert given_.arguments["train"].arguments["path"] == Path("/data")
+    assert given_.arguments["validation"].arguments["path"] == Path("/other")
+
+
+def test_bindings_override_files_and_may_be_shortened(good):
+    experiment = config.load([good], ["fit.epochs = 9", "last_layers.unfrozen = 1", "DATA = '/new'"])
+    assert experiment.value("fit.epochs") == 9
+    assert experiment.value("freezes.last_layers.unfrozen") == 1
+    assert experiment.value("train/readers.voc.path") == Path("/new")
+
+
+def test_an_override_may_cut_off_what_a_file_says(good):
+    experiment = config.load([good], ["run.freeze = @freezes.none()"])
+    assert "last_layers" not in experiment.text()
+
+
+def test_an_override_may_not_be_dead_itself(good):
+    with pytest.raises(ConfigError, match=r"--gin_bindings:1: nothing in the experiment uses freezes.last_blocks"):
+        config.load([good], ["freezes.last_blocks.unfrozen = 2"])
+
+
+def test_the_saved_text_gives_the_same_experiment_from_anywhere(tmp_path, good, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = config.load([good], ["DATA = 'relative/folder'", "fit.ema = 0.99"])
+    saved = tmp_path / "saved.gin"
+    saved.write_text(first.text())
+    monkeypatch.chdir("/")
+    again = config.load([saved])
+    assert str(again.trees["run"]) == str(first.trees["run"])
+    assert again.text() == first.text()
+    assert config.load([saved], ["DATA = '/x'"]).value("train/readers.voc.path") == Path("/x")
+
+
+def test_asking_for_an_unknown_value_names_the_closest(good):
+    with pytest.raises(ConfigError, match=r"did you mean 'fit.batch_size'"):
+        config.load([good]).value("fit.batch_sise")
+
+
+def test_an_int_stands_for_a_float_and_a_list_for_a_tuple(good):
+    experiment = config.load([good], ["fit.clip = 3", "heads.fcos.strides = [8, 16]"])
+    assert experiment.value("fit.clip") == 3.0
+    assert experiment.value("heads.fcos.strides") == (8, 16)
+
+
+def test_refusing_takes_no_tensorflow(tmp_path):
+    file = tmp_path / "bad.gin"
+    file.write_text(GOOD + "fit.epcohs = 3")
+    code = (
+        "import sys\nfrom tlx import config, errors\n"
+        f"try: config.load([{str(file)!r}])\nexcept errors.ConfigError: print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_every_value_survives_being_written_and_read(value):
+    (statement,) = ginfile.read((), [f"a.b = {ginfile.show(value)}"])
+    assert statement.value == value
+
+
+@given(st.text(max_size=80))
+def test_no_text_brings_the_parser_down(text):
+    with contextlib.suppress(ConfigError):
+        ginfile.read((), [text])

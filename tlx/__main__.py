@@ -1,0 +1,6 @@
+"""`python -m tlx` is `tlx`."""
+
+from tlx.cli import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,233 @@
+"""The command line: one verb per command, on absl."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+from rich.text import Text
+
+from tlx import config, registry
+from tlx.errors import ConfigError, TlxError, suggest
+from tlx.ginfile import show
+from tlx.typecheck import describe
+
+FLAGS = flags.FLAGS
+flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
+flags.DEFINE_multi_string("gin_bindings", [], 'A binding such as "fit.epochs = 10"; may be repeated; overrides files.')
+flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
+flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
+flags.DEFINE_bool("allow_imports", False, "Let gin files import Python modules, which runs their code.")
+flags.DEFINE_float("min_score", 0.3, "predict: draw detections that score at least this.", 0.0, 1.0)
+
+_CONSOLE = Console(highlight=False)
+
+
+def train(arguments: list[str]) -> None:
+    """tlx train EXPERIMENT.gin: train one detector, as the experiment is written.
+
+    Prints the metrics of the test split (validation, where there is no test split). The run folder then
+    holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
+    """
+    experiment = _experiment(arguments)
+    folder = _run_dir(experiment, "result.json")
+    from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
+    from tlx.run import train as train_run  # noqa: PLC0415
+
+    with Terminal(_CONSOLE) as terminal:
+        result = train_run(config.build(experiment.trees["run"]), folder, experiment.text(), terminal)
+    _print_result(result, folder)
+
+
+def search(arguments: list[str]) -> None:
+    """tlx search EXPERIMENT.gin: search the best configuration within search.space.
+
+    Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
+    no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search.
+    """
+    experiment = _experiment(arguments)
+    settings = config.build(experiment.trees["search"])
+    from tlx.report.terminal import Terminal  # noqa: PLC0415
+    from tlx.search import space, study  # noqa: PLC0415
+
+    space.check(experiment, settings)
+    folder = _run_dir(experiment, "result.json")
+    with Terminal(_CONSOLE) as terminal:
+        result = study.search(experiment, settings, folder, terminal)
+    best = result["best"]
+    _CONSOLE.print(f"The best of {len(result['trials'])} trials is trial {best['trial']}:")
+    for binding in best["bindings"]:
+        _CONSOLE.print(Text(f"    {binding}"))
+    _print_result(result, folder / best["folder"])
+
+
+def evaluate(arguments: list[str]) -> None:
+    """tlx evaluate RUN_DIR: judge a trained detector, or a search's best one, on the test split.
+
+    Other data: --gin_bindings="DATA = '/other/folder'".
+    """
+    folder = _trained(arguments[:1])
+    experiment = config.load([folder / "config.gin"], FLAGS.gin_bindings, FLAGS.allow_imports)
+    from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
+
+    _print_result(evaluate_run(config.build(experiment.trees["run"]), folder), folder)
+
+
+def predict(arguments: list[str]) -> None:
+    """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
+
+    Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
+    folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
+    """
+    folder = _trained(arguments[:1])
+    if len(arguments) < 2:
+        raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
+    experiment = config.load([folder / "config.gin"], FLAGS.gin_bindings, FLAGS.allow_imports)
+    from tlx.report.predictions import predict_pictures  # noqa: PLC0415
+
+    target = Path(FLAGS.run_dir or folder / "predictions")
+    count = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    _CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}")
+
+
+def check(arguments: list[str]) -> None:
+    """tlx check EXPERIMENT.gin: check a configuration and print it, macros and defaults included.
+
+    Nothing is trained and no data is opened.
+    """
+    experiment = _experiment(arguments)
+    if any(statement.target.startswith("search.") for statement in experiment.statements):
+        from tlx.search import space  # noqa: PLC0415
+
+        space.check(experiment, config.build(experiment.trees["search"]))
+    print(experiment.text(), end="")
+
+
+def list_registered(arguments: list[str]) -> None:
+    """tlx list [REGISTRY[.NAME]]: show what a gin file can name.
+
+    `tlx list` shows everything there is, `tlx list readers` one registry, and `tlx list readers.voc` the
+    arguments of one entry, with their types and defaults.
+    """
+    registry.discover()
+    wanted = arguments[0] if arguments else ""
+    known = registry.catalogue()
+    listed = [e for name, e in known.items() if not wanted or e.kind == wanted]
+    if listed:
+        for entry in listed:
+            _CONSOLE.print(Text.assemble((f"{entry.full_name:<32}", "bold"), f" {entry.summary}"), soft_wrap=True)
+            _CONSOLE.print(Text(f"{'':<33}{entry.package}: {entry.file}", style="dim"), soft_wrap=True)
+        return
+    entry = registry.find(wanted)
+    _CONSOLE.print(Text.assemble((entry.full_name, "bold"), f"\n\n{inspect.getdoc(entry.factory)}\n"))
+    for name, parameter in entry.parameters.items():
+        default = "" if parameter.default is parameter.empty else f" = {show(parameter.default)}"
+        _CONSOLE.print(Text(f"    {entry.full_name}.{name}: {describe(parameter.annotation)}{default}"))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "search": search,
+    "evaluate": evaluate,
+    "predict": predict,
+    "check": check,
+    "list": list_registered,
+}
+
+
+def _experiment(arguments: list[str]) -> config.Experiment:
+    files = [*arguments, *FLAGS.gin_file]
+    if not files:
+        raise TlxError("name an experiment: a gin file, such as experiments/quickstart.gin")
+    return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
+
+
+def _run_dir(experiment: config.Experiment, finished: str) -> Path:
+    """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
+    folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
+    before = folder / "config.gin"
+    if FLAGS.overwrite and before.exists():
+        import shutil  # noqa: PLC0415
+
+        shutil.rmtree(folder)
+    if before.exists() and before.read_text() != experiment.text():
+        raise ConfigError(f"{folder} holds another experiment; give another --run_dir, or --overwrite to remove it")
+    if before.exists() and (folder / finished).exists():
+        _CONSOLE.print(f"{folder} is finished already; --overwrite does it again")
+    return folder
+
+
+def _trained(arguments: list[str]) -> Path:
+    if not arguments:
+        raise TlxError("name a run folder, such as runs/quickstart")
+    folder = Path(arguments[0])
+    if not (folder / "result.json").exists():
+        raise TlxError(f"{folder} is no finished run: it has no result.json")
+    best = json.loads((folder / "result.json").read_text()).get("best")
+    return folder / best["folder"] if best else folder
+
+
+def _print_result(result: dict[str, Any], folder: Path) -> None:
+    from tlx.evaluate import summary  # noqa: PLC0415
+
+    metrics = result["metrics"]
+    _CONSOLE.print(summary(metrics))
+    _CONSOLE.print(f"{result['split']} AP {_number(metrics['AP'])}, AP50 {_number(metrics['AP50'])}")
+    _CONSOLE.print(f"run folder:  {folder}\npictures:    {folder / (result['split'] + '.jpg')}")
+    _CONSOLE.print(f"TensorBoard: tensorboard --logdir {folder}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def usage() -> str:
+    """Return the text of `tlx --help`."""
+    lines = ["tlx: the best detector that your pictures and your machine allow.", "", "Commands:"]
+    for command in COMMANDS.values():
+        what, _, does = inspect.getdoc(command).partition("\n")[0].partition(": ")
+        lines.append(f"  {what:<44} {does}")
+    lines += ["", "`tlx COMMAND --help` says more about one.", "", *_flags_help()]
+    return "\n".join(lines)
+
+
+def _flags_help() -> list[str]:
+    mine = [flag for flag in FLAGS.get_key_flags_for_module(sys.modules[__name__]) if flag.name != "help"]
+    return ["Flags:", *(f"  --{flag.name:<15} {flag.help.splitlines()[0].rstrip(';')}" for flag in mine)]
+
+
+def _main(argv: list[str]) -> None:
+    command, *arguments = argv[1:] or [""]
+    if command not in COMMANDS:
+        problem = f"tlx: {command!r} is no command{suggest(command, COMMANDS)}\n\n" if command else ""
+        print(problem + usage(), file=sys.stderr if command else sys.stdout)
+        sys.exit(2 if command else 0)
+    try:
+        COMMANDS[command](arguments)
+    except TlxError as error:
+        Console(stderr=True, highlight=False).print(Text(f"tlx {command}: {error}"), soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\ntlx {command}: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    if any(a in ("--help", "-h", "-help", "--helpfull") for a in argv):
+        command = next((a for a in argv[1:] if a in COMMANDS), None)
+        print("\n".join([inspect.getdoc(COMMANDS[command]), "", *_flags_help()]) if command else usage())
+        sys.exit(0)
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        print(f"tlx: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def entry() -> None:
+    """Run the command that the command line names."""
+    app.run(_main, flags_parser=_parse)

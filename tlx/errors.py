@@ -1,0 +1,31 @@
+"""The few exceptions that a user can meet; each message says what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TlxError(Exception):
+    """Anything that tlx refuses on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(TlxError):
+    """A gin file or binding that cannot mean what its author meant."""
+
+
+class DataError(TlxError):
+    """A dataset that cannot be read, or that would make training meaningless."""
+
+
+class ModelError(TlxError):
+    """A network, its weights or its freeze policy that do not fit together."""
+
+
+class TrainingError(TlxError):
+    """A run that cannot go on, such as one whose loss is no longer finite."""
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the option closest to `name`, or "" where none is close."""
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -1,0 +1,168 @@
+"""The feature cache: what the frozen part of a network computes is computed once, and shared by all trials."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlx.data.images import file_hash
+from tlx.lazy import keras, tf
+from tlx.models.graph import Cut, steps
+from tlx.pipeline import Unit, Views, batches
+from tlx.registry import rooms
+
+_BATCH = 16
+
+
+@rooms.register("features")
+@dataclass(frozen=True)
+class Features:
+    """How the frozen part's features are kept.
+
+    `cache` turns the cache off where it is False. `views` is how many augmented views of each training
+    picture there are; with 0 every epoch draws new ones, and nothing can be cached. `folder` is where
+    features lie, shared by all runs of this user; `cap_gb` is how much all of them may take together (the
+    least recently used go first), and `dtype` how they are stored: float16 halves the space and moves the
+    loss by about a thousandth.
+    """
+
+    cache: bool = True
+    views: int = 8
+    folder: Path = Path("~/.cache/tlx/features")
+    cap_gb: float = 8.0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where training and evaluation get their examples from.
+
+    `load(index, view)` returns the arrays of one unit: the boundary's tensors, or the picture where nothing
+    is cached, then boxes, labels and ignore flags. `encode` turns a batch of the former into boundary
+    tensors. `note` says in words what was decided and why.
+    """
+
+    views: Views
+    load: Callable[[int, int], tuple]
+    encode: Callable[[list[Any]], list[Any]]
+    cached: bool
+    note: str
+
+    def batches(self, units: list[Unit], batch_size: int) -> Any:
+        """Return a `tf.data.Dataset` of batches of these units."""
+        return batches(self.load, units, batch_size)
+
+
+def source(
+    views: Views, cut: Cut, settings: Features, report: Callable[[str, int, int], None] = lambda *_: None
+) -> Source:
+    """Return a source of the boundary's features for all views, computing and keeping them where that is allowed.
+
+    `report` is told ("caching features", done, total) as work goes on.
+    """
+
+    def encode(arrays: list[Any]) -> list[Any]:
+        return cut.start(tf.cast(arrays[0], tf.float32))
+
+    def uncached(note: str) -> Source:
+        return Source(views, views.element, encode, False, note)
+
+    if not settings.cache or views.count == 0:
+        return uncached("the cache is off")
+    if not steps(cut.prefix):
+        return uncached("every layer trains, so there is nothing to cache")
+    needed = len(views.units) * sum(np.dtype(settings.dtype).itemsize * int(np.prod(s)) for s in cut.shapes)
+    if needed > settings.cap_gb * 1e9:
+        return uncached(
+            f"features after {cut.after} would take {needed / 1e9:.1f} GB, over features.cap_gb = {settings.cap_gb}:"
+            " not cached; fewer features.views, a smaller run.image_size or float16 would make them fit"
+        )
+    folder = settings.folder.expanduser()
+    store = _store(
+        folder, _key(views, cut, settings), needed, settings, lambda to: _fill(to, views, cut, settings, report)
+    )
+    arrays = [np.load(store / f"{i}.npy", mmap_mode="r") for i in range(len(cut.shapes))]
+
+    def load(index: int, view: int) -> tuple:
+        row = index * views.count + view
+        return (*(np.asarray(a[row], np.float32) for a in arrays), *views.targets(index, view))
+
+    return Source(views, load, list, True, f"features after {cut.after} are cached: {needed / 1e6:.0f} MB")
+
+
+def _fill(folder: Path, views: Views, cut: Cut, settings: Features, report: Callable[[str, int, int], None]) -> None:
+    units = views.units
+    run = tf.function(lambda pictures: cut.start(tf.cast(pictures, tf.float32)))
+    arrays = [
+        np.lib.format.open_memmap(folder / f"{i}.npy", "w+", settings.dtype, (len(units), *shape))
+        for i, shape in enumerate(cut.shapes)
+    ]
+    done = 0
+    for _, pictures, *_ in batches(views.element, units, _BATCH):
+        for array, features in zip(arrays, run(pictures), strict=True):
+            array[done : done + len(pictures)] = features.numpy()
+        done += len(pictures)
+        report("caching features", done, len(units))
+    for array in arrays:
+        array.flush()
+
+
+def _key(views: Views, cut: Cut, settings: Features) -> str:
+    """Return a digest of everything that the features depend on."""
+    digest = hashlib.sha256()
+    position = {id(t): i for i, t in enumerate(cut.prefix.inputs)}
+    for step in steps(cut.prefix):
+        config = {k: v for k, v in step.operation.get_config().items() if k not in ("name", "trainable", "dtype")}
+        wiring = [position[id(t)] for t in step.inputs]
+        position.update((id(t), len(position) + i) for i, t in enumerate(step.outputs))
+        digest.update(json.dumps([type(step.operation).__name__, config, wiring], default=str, sort_keys=True).encode())
+    digest.update(json.dumps([position[id(t)] for t in cut.prefix.outputs]).encode())
+    for variable in cut.prefix.weights:
+        digest.update(variable.numpy().tobytes())
+    for example in views.dataset.examples:
+        digest.update(file_hash(example.image).encode() + example.boxes.tobytes() + example.labels.tobytes())
+    what = (views.size, repr(views.augment), views.count, views.seed, settings.dtype, keras.__version__, tf.__version__)
+    digest.update(repr(what).encode())
+    return digest.hexdigest()[:32]
+
+
+def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[Path], None]) -> Path:
+    """Return the folder of `key`, filled by one process alone, however many ask and whoever dies meanwhile."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / key
+    with _locked(root / f"{key}.lock"):
+        if not folder.exists():
+            partial = root / f"{key}.partial"
+            # Whoever left this behind is dead: it held the lock while writing.
+            shutil.rmtree(partial, ignore_errors=True)
+            _make_room(root, settings.cap_gb * 1e9 - size)
+            partial.mkdir()
+            fill(partial)
+            partial.rename(folder)
+        os.utime(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The kernel lets go of the lock when its holder dies, however it dies.
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_room(root: Path, budget: float) -> None:
+    """Remove the least recently used features until the rest take no more than `budget` bytes."""
+    folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    for folder in folders:
+        budget -= sum(f.stat().st_size for f in folder.iterdir())
+        if budget < 0:
+            shutil.rmtree(folder)

@@ -1,0 +1,178 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tlx import checkpoint
+from tlx.errors import TrainingError
+from tlx.features import Source
+from tlx.learner import Learner
+from tlx.pipeline import order
+from tlx.registry import rooms
+
+_LAST, _BEST = "checkpoint.npz", "best.npz"
+
+
+@rooms.register("fit")
+@dataclass(frozen=True)
+class Fit:
+    """How a detector is trained: AdamW, with a warm-up and then a cosine decay to zero.
+
+    `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees; if
+    they do not fit in memory together, they are taken in micro-batches (of `micro_batch` from the start, if
+    given) whose gradients are added up. `backbone_rate` is the learning rate of unfrozen backbone layers
+    relative to the head's. `warmup` is a share of all updates. `clip` bounds the gradients' global norm.
+    `ema` is the decay of a moving average of the weights, which is then what gets evaluated and kept.
+    `evaluations` is how often the validation split is looked at, evenly spread; the best look is kept.
+    """
+
+    learning_rate: float = 2e-3
+    batch_size: int = 16
+    epochs: float = 40.0
+    backbone_rate: float = 0.25
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip: float = 10.0
+    ema: float | None = None
+    evaluations: int = 8
+    micro_batch: int | None = None
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def updates(self, pictures: int) -> int:
+        """Return how many updates `epochs` passes over so many pictures are, at least one."""
+        return max(1, round(self.epochs * pictures / self.batch_size))
+
+    def rate(self, update: int, updates: int) -> float:
+        """Return the learning rate of update number `update`, counted from 0."""
+        warm = max(1, round(self.warmup * updates))
+        if update < warm:
+            return self.learning_rate * (update + 1) / warm
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))) / 2
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known after a look at the validation split."""
+
+    number: int
+    update: int
+    updates: int
+    epoch: float
+    metrics: dict[str, Any]
+    scalars: dict[str, float]
+
+
+@dataclass
+class History:
+    """How a run went: its looks, the best of them, and its speed."""
+
+    looks: list[Look] = field(default_factory=list)
+    best: Look | None = None
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    micro_batch: int = 0
+
+
+def fit(
+    learner: Learner,
+    train: Source,
+    settings: Fit,
+    seed: int,
+    look: Callable[[], tuple[dict[str, Any], dict[str, float]]],
+    folder: Path,
+    on_update: Callable[[int, int, float], None] = lambda *_: None,
+    on_look: Callable[[Look], None] = lambda _: None,
+) -> History:
+    """Train until the end, keep the weights of the best look in the learner, and return how it went.
+
+    `look` evaluates the learner's present weights. `on_update` is told (update, updates, loss) and `on_look`
+    each look; either may raise to end the run. Checkpoints lie in `folder`; where one is there already the
+    run goes on from it, with the numbers that it would have had without the interruption.
+
+    Raises:
+      TrainingError: the loss is not finite; the message names the update and the pictures.
+    """
+    pictures = len(train.views.dataset)
+    updates = settings.updates(pictures)
+    history = History(micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size))
+    done = _resume(folder, learner, history)
+    looks = {max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)}
+    started, trained, total = time.monotonic() - history.seconds, 0.0, 0.0
+    for update, batch in zip(range(done, updates), _batches(train, settings, seed, done, updates), strict=False):
+        begun = time.monotonic()
+        rate = settings.rate(update, updates)
+        loss, history.micro_batch = learner.update(batch[1:], rate, history.micro_batch)
+        if not math.isfinite(loss):
+            raise _not_finite(train, batch[0].numpy(), update, loss)
+        trained += time.monotonic() - begun
+        total += loss
+        on_update(update + 1, updates, loss)
+        if update + 1 in looks:
+            metrics, scalars = _looked(learner, look)
+            history.images_per_second = settings.batch_size * (update + 1 - done) / max(trained, 1e-9)
+            scalars |= {"train/loss": total / (update + 1 - done), "learning_rate": rate}
+            scalars["images_per_second"] = history.images_per_second
+            seen = Look(
+                len(history.looks) + 1,
+                update + 1,
+                updates,
+                (update + 1) * settings.batch_size / pictures,
+                metrics,
+                scalars,
+            )
+            history.looks.append(seen)
+            if history.best is None or _score(seen) >= _score(history.best):
+                history.best = seen
+                with learner.averaged():
+                    checkpoint.save(folder / _BEST, learner.model_state, None)
+            history.seconds = time.monotonic() - started
+            checkpoint.save(folder / _LAST, learner.state, asdict(history))
+            on_look(seen)
+    checkpoint.load(folder / _BEST, learner.model_state)
+    history.seconds = time.monotonic() - started
+    return history
+
+
+def _resume(folder: Path, learner: Learner, history: History) -> int:
+    """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen."""
+    notes = checkpoint.load(folder / _LAST, learner.state)
+    if notes is None:
+        return 0
+    for name, value in notes.items():
+        setattr(history, name, value)
+    history.looks = [Look(**look) for look in notes["looks"]]
+    history.best = Look(**notes["best"])
+    return history.looks[-1].update
+
+
+def _batches(train: Source, settings: Fit, seed: int, done: int, updates: int) -> Iterator[Any]:
+    size, pictures = settings.batch_size, len(train.views.dataset)
+    views = train.views.count or max(1, math.ceil(settings.epochs))
+    units = order(pictures, views, seed, done * size)
+    return iter(train.batches(list(islice(units, (updates - done) * size)), size))
+
+
+def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:
+    with learner.averaged():
+        return look()
+
+
+def _score(look: Look) -> float:
+    return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0
+
+
+def _not_finite(train: Source, units: np.ndarray, update: int, loss: float) -> TrainingError:
+    names = sorted({train.views.dataset.examples[i].image.name for i, _ in units.tolist()})
+    return TrainingError(
+        f"the loss became {loss} at update {update + 1}, on these pictures: {', '.join(names)};"
+        " try a smaller fit.learning_rate, and look at these pictures' labels"
+    )

@@ -1,0 +1,187 @@
+"""Gin files and bindings as a list of statements, each with its place; nothing is looked up or run here.
+
+Only the parser of gin-config is used. Its own evaluation lives in global state, passes misspelt scopes,
+unused macros and wrong types, and imports whatever a file names; `tlx.config` does that part instead, so
+that what was checked is what is built.
+"""
+
+import importlib
+import tokenize
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+from tlx.errors import ConfigError, suggest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a statement stands: a file, or "--gin_bindings", and a line counted from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`@scope/name()`, or `@scope/name` where `call` is false."""
+
+    scope: str
+    name: str
+    call: bool
+
+    def __str__(self) -> str:
+        return f"@{self.scope}/{self.name}{'()' * self.call}" if self.scope else f"@{self.name}{'()' * self.call}"
+
+
+@dataclass(frozen=True)
+class Macro:
+    """`%NAME`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`scope/name.argument = value`, or the macro definition `name = value` where `argument` is empty."""
+
+    scope: str
+    name: str
+    argument: str
+    value: Any
+    place: Place
+
+    @property
+    def target(self) -> str:
+        name = f"{self.scope}/{self.name}" if self.scope else self.name
+        return f"{name}.{self.argument}" if self.argument else name
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        scope, _, name = scoped_configurable_name.rpartition("/")
+        return Reference(scope, name, evaluate)
+
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)
+
+
+def read(files: Sequence[str | Path], bindings: Sequence[str], allow_imports: bool = False) -> list[Statement]:
+    """Return the statements of the files, with their includes, and then those of the bindings, in order.
+
+    Raises:
+      ConfigError: a file or include that is missing or cyclic, a syntax error, an import statement that was
+        not allowed, or the same thing bound twice in one file. Each names the file and the line.
+    """
+    statements = []
+    for file in files:
+        statements += _read_file(Path(file), (), allow_imports, None)
+    for binding in bindings:
+        statements += _parse(binding, "--gin_bindings", None, (), allow_imports)
+    return statements
+
+
+def _read_file(path: Path, parents: tuple[Path, ...], allow_imports: bool, place: Place | None) -> list[Statement]:
+    where = f"{place}: " if place else ""
+    if not path.is_file():
+        there = [p.name for p in path.parent.glob("*.gin")] if path.parent.is_dir() else []
+        raise ConfigError(f"{where}no gin file at {path}{suggest(path.name, there)}")
+    if path.resolve() in parents:
+        chain = " -> ".join(p.name for p in (*parents, path))
+        raise ConfigError(f"{where}include cycle: {chain}; remove one of these includes")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}{path} is not a text file in UTF-8: {error}") from None
+    statements = _parse(text, str(path), path.parent, (*parents, path.resolve()), allow_imports)
+    _refuse_duplicates(statements, str(path))
+    return statements
+
+
+def _parse(
+    text: str, file: str, folder: Path | None, parents: tuple[Path, ...], allow_imports: bool
+) -> list[Statement]:
+    statements = []
+    for parsed in _parsed(text, file):
+        if isinstance(parsed, config_parser.BlockDeclaration):
+            continue
+        place = Place(file, parsed.location.line_num)
+        if isinstance(parsed, config_parser.ImportStatement):
+            _import(parsed, place, allow_imports)
+        elif isinstance(parsed, config_parser.IncludeStatement):
+            target = (folder or Path()) / parsed.filename
+            statements += _read_file(target, parents, allow_imports, place)
+        else:
+            statements.append(Statement(parsed.scope, parsed.selector, parsed.arg_name, parsed.value, place))
+    return statements
+
+
+def _parsed(text: str, file: str) -> Iterator[Any]:
+    # The parser tells a syntax error's line only inside its message or on the exception itself.
+    parser = None
+    try:
+        parser = config_parser.ConfigParser(text, _Delegate())
+        yield from parser
+    except SyntaxError as error:
+        message = str(error).splitlines()[0].partition(" (line")[0]
+        if "malformed node" in message:
+            message = "not a value; booleans are True and False, text needs quotes, a macro is %NAME"
+        raise _syntax_error(file, error.lineno or 1, text, message) from None
+    except tokenize.TokenError as error:
+        raise _syntax_error(file, error.args[1][0], text, str(error.args[0])) from None
+    except (RecursionError, ValueError) as error:
+        raise _syntax_error(file, 1, text, f"cannot be parsed ({type(error).__name__})") from None
+
+
+def _syntax_error(file: str, line: int, text: str, message: str) -> ConfigError:
+    lines = text.splitlines()
+    shown = lines[line - 1].strip() if line <= len(lines) else "the end of the file"
+    return ConfigError(f"{file}:{line}: {message.rstrip('.')}\n    {shown}")
+
+
+def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) -> None:
+    if not allowed or parsed.module.startswith("__gin__"):
+        raise ConfigError(
+            f"{place}: `{parsed.format()}` would run code; install it as a plugin (entry point group tlx.plugins)"
+            " or, if you trust this file, pass --allow_imports"
+        )
+    try:
+        importlib.import_module(parsed.module)
+    except ImportError as error:
+        raise ConfigError(f"{place}: `{parsed.format()}` failed: {error}") from error
+
+
+def _refuse_duplicates(statements: list[Statement], file: str) -> None:
+    seen: dict[str, Statement] = {}
+    for statement in statements:
+        if statement.place.file == file and (first := seen.get(statement.target)):
+            raise ConfigError(
+                f"{statement.place}: {statement.target} is bound twice in this file, first in line"
+                f" {first.place.line}; keep one of them"
+            )
+        if statement.place.file == file:
+            seen[statement.target] = statement
+
+
+def show(value: Any) -> str:
+    """Return `value` as it is written in a gin file."""
+    if isinstance(value, (Reference, Macro)):
+        return str(value)
+    if isinstance(value, Path):
+        return repr(str(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{show(k)}: {show(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(show, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(show, value))}]"
+    return repr(value)

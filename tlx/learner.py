@@ -1,0 +1,120 @@
+"""The part of a detector that trains, and one update of it, whatever fits in memory at once."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tlx.errors import TrainingError
+from tlx.features import Source
+from tlx.lazy import keras, tf
+from tlx.models.detector import Detector
+from tlx.models.graph import Cut
+
+
+class Learner:
+    """A detector's trainable part with its optimizer.
+
+    An update's loss is the sum of all examples' losses over the sum of their positives, so a batch gives
+    the same update whether it is taken at once or in micro-batches, but for BatchNorm layers that train:
+    those see a micro-batch's statistics.
+    """
+
+    def __init__(self, detector: Detector, cut: Cut, train: Source, settings: Any):
+        self.detector, self.cut, self.train_source, self.settings = detector, cut, train, settings
+        self.variables = detector.model.trainable_variables
+        head = {id(v) for v in detector.top.trainable_variables}
+        self._groups = [
+            (1.0, [i for i, v in enumerate(self.variables) if id(v) in head]),
+            (settings.backbone_rate, [i for i, v in enumerate(self.variables) if id(v) not in head]),
+        ]
+        self._groups = [group for group in self._groups if group[1]]
+        self.optimizers = [keras.optimizers.AdamW(0.0, weight_decay=settings.weight_decay) for _ in self._groups]
+        for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
+            # Biases and normalization scales are not pulled to zero.
+            optimizer.exclude_from_weight_decay(
+                [self.variables[i] for i in members if len(self.variables[i].shape) < 2]
+            )
+            optimizer.build([self.variables[i] for i in members])
+        self._sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
+        self._totals = tf.Variable([0.0, 0.0], trainable=False)
+        self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
+        self._add, self._apply = tf.function(self._add_graph), tf.function(self._apply_graph)
+
+    @property
+    def model_state(self) -> list[Any]:
+        """Every variable of the detector that training changes, in a fixed order."""
+        frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.variables}
+        return [v for v in self.detector.model.variables if id(v) not in frozen]
+
+    @property
+    def state(self) -> list[Any]:
+        """Every variable that an exact resume needs, in a fixed order."""
+        return [*self.model_state, *(v for o in self.optimizers for v in o.variables), *self.averages]
+
+    def losses(self, features: Sequence[Any], targets: Sequence[Any], training: bool) -> tuple[Any, Any, Any]:
+        """Return the summed score loss, summed box loss and positives, each [b], of examples given as features."""
+        outputs = self.detector.top(self.cut.finish(features, training), training=training)
+        return self.detector.head.losses(outputs, targets, self.detector.grid)
+
+    def update(self, arrays: Sequence[Any], rate: float, micro: int) -> tuple[float, int]:
+        """Do one update and return its loss, and the micro-batch that fitted.
+
+        Where a micro-batch does not fit in memory it is halved and the update is begun again.
+
+        Raises:
+          TrainingError: not even one example fits.
+        """
+        size = len(arrays[0])
+        while True:
+            try:
+                self._clear()
+                for start in range(0, size, micro):
+                    self._add([a[start : start + micro] for a in arrays])
+                break
+            except tf.errors.ResourceExhaustedError as error:
+                if micro == 1:
+                    raise TrainingError(
+                        "one example alone does not fit in memory; try a smaller run.image_size, fewer unfrozen"
+                        f" layers or a smaller backbone ({error.message.splitlines()[0]})"
+                    ) from None
+                micro = (micro + 1) // 2
+        for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
+            optimizer.learning_rate.assign(rate * factor)
+        return float(self._apply()), micro
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Hold the moving averages in place of the weights, if there are any."""
+        kept = [v.numpy() for v in self.variables] if self.averages else []
+        for variable, average in zip(self.variables, self.averages, strict=False):
+            variable.assign(average)
+        yield
+        for variable, value in zip(self.variables, kept, strict=False):
+            variable.assign(value)
+
+    def _clear(self) -> None:
+        for total in (*self._sums, self._totals):
+            total.assign(tf.zeros_like(total))
+
+    def _add_graph(self, arrays: Sequence[Any]) -> None:
+        *features, boxes, labels, ignore = arrays
+        features = self.train_source.encode(features)
+        with tf.GradientTape() as tape:
+            scores, box, positives = self.losses(features, (boxes, labels, ignore), training=True)
+            loss = tf.reduce_sum(scores) + tf.reduce_sum(box)
+        for total, gradient in zip(self._sums, tape.gradient(loss, self._raw()), strict=True):
+            if gradient is not None:
+                total.assign_add(gradient)
+        self._totals.assign_add([loss, tf.reduce_sum(positives)])
+
+    def _apply_graph(self) -> Any:
+        positives = tf.maximum(self._totals[1], 1.0)
+        gradients, _ = tf.clip_by_global_norm([g / positives for g in self._sums], self.settings.clip)
+        for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
+            optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
+        for variable, average in zip(self.variables, self.averages, strict=False):
+            average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)
+        return self._totals[0] / positives
+
+    def _raw(self) -> list[Any]:
+        return [v.value for v in self.variables]

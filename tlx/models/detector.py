@@ -1,0 +1,50 @@
+"""A backbone and a head become a detector."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tlx.errors import ModelError
+from tlx.lazy import keras
+from tlx.models.backbone import Backbone
+from tlx.models.weights import Restored
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A built detector: float32 RGB [b, h, w, 3] in 0..255 -> the taps of `network` -> the outputs of `top`.
+
+    `head` made `top` and knows its loss and how to decode it; `grid` is where its locations lie. `model`
+    is both in one, which is what gets saved. `blocks` is the backbone's.
+    """
+
+    network: Any
+    top: Any
+    model: Any
+    head: Any
+    grid: tuple[np.ndarray, np.ndarray]
+    size: tuple[int, int]
+    classes: tuple[str, ...]
+    blocks: str
+    restored: Restored | None
+
+
+def build(backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int]) -> Detector:
+    """Build a detector for pictures of `size` (height, width).
+
+    Raises:
+      ModelError: the head wants a stride that the backbone has no tap for.
+    """
+    base, restored = backbone.build(size)
+    missing = [stride for stride in head.strides if stride not in backbone.taps]
+    if missing:
+        raise ModelError(
+            f"{backbone.name} has taps at strides {sorted(backbone.taps)}, none at {missing}; change the head's strides"
+        )
+    taps = [base.get_layer(backbone.taps[stride]).output for stride in head.strides]
+    network = keras.Model(base.inputs[0], taps, name="backbone")
+    shapes = [tuple(tap.shape[1:]) for tap in taps]
+    top = head.build(shapes, len(classes))
+    model = keras.Model(network.inputs[0], top(network.outputs), name="detector")
+    return Detector(network, top, model, head, head.grid(shapes, size), size, classes, backbone.blocks, restored)

@@ -1,0 +1,78 @@
+"""What a run tells while it goes on: to its listener, to TensorBoard, and as pictures."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from tlx import memory
+from tlx.data.dataset import Dataset
+from tlx.data.images import open_image
+from tlx.evaluate import Detections
+from tlx.report.pictures import contact_sheet, draw
+from tlx.report.tensorboard import Board
+
+# So many pictures show how a run does; more would only be scrolled past.
+_SHOWN = 12
+
+
+class Listener(Protocol):
+    """Whoever follows a run: a terminal, or the driver of a search."""
+
+    def say(self, message: str) -> None:
+        """Take one line of news."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Take how far a piece of work is."""
+
+    def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
+        """Take the metrics of validation look `number` of `looks`, counted from 1; raising ends the run."""
+
+
+class RunLog(contextlib.AbstractContextManager):
+    """Passes on what happens in a run to its listener and to the TensorBoard log in its folder."""
+
+    def __init__(self, folder: Path, listener: Listener, first_step: int = 0):
+        self.folder, self.listener = folder, listener
+        self.board = Board(folder / "tensorboard", first_step)
+
+    def __exit__(self, *_: Any) -> None:
+        self.board.close()
+
+    def say(self, message: str) -> None:
+        """Pass on one line of news, and keep it in `run.log`."""
+        with (self.folder / "run.log").open("a") as file:
+            file.write(message + "\n")
+        self.listener.say(message)
+
+    def look(
+        self,
+        place: tuple[int, int],
+        step: int,
+        metrics: dict[str, Any],
+        scalars: dict[str, float],
+        seen: tuple[Dataset, Sequence[Detections]],
+    ) -> None:
+        """Log a look at the validation split: `place` is (its number from 1, of how many)."""
+        overall = {f"validation/{k}": metrics[k] for k in ("AP", "AP50", "AP75", "AR")}
+        self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.current() / 1e9})
+        self.board.images(step, "validation", sample(*seen)[:4])
+        self.listener.look(*place, metrics)
+
+
+def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Detections]) -> None:
+    """Write pictures of final detections to a run's folder: each by itself, and all on one sheet."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    pictures = sample(dataset, found)
+    for number, picture in enumerate(pictures):
+        picture.save(folder / "pictures" / f"{split}-{number:02d}.jpg", quality=90)
+    contact_sheet(pictures).save(folder / f"{split}.jpg", quality=90)
+
+
+def sample(dataset: Dataset, found: Sequence[Detections]) -> list[Image.Image]:
+    """Return up to twelve pictures, spread over a dataset, with predicted boxes over true ones."""
+    step = max(1, len(dataset) // _SHOWN)
+    chosen = list(zip(dataset.examples, found, strict=True))[::step][:_SHOWN]
+    return [draw(open_image(example.image), boxes, example, dataset.classes) for example, boxes in chosen]

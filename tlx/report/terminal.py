@@ -1,0 +1,132 @@
+"""What people see of a run or a search while it goes on: progress with time left, news, and tables."""
+
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+class Terminal:
+    """Follows a run or a search on a terminal, live; in a file or pipe it prints a line for each event.
+
+    Use it as a context manager.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._table: Table | None = None
+        self._printed = 0
+        self._began = time.monotonic()
+        self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Terminal":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        # What stays on the screen is the table; bars of finished work say nothing any more.
+        self._tasks.clear()
+        self._live.stop()
+        if self._table is not None and self.console.is_terminal:
+            self.console.print(self._table)
+
+    def say(self, message: str) -> None:
+        """Print one line of news above whatever is live."""
+        self.console.print(Text(message, style="dim"))
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show how far a piece of work is, and how long it will still take."""
+        if what not in self._tasks or done < self._bars.tasks[self._index(what)].completed:
+            self._drop(what)
+            self._tasks[what] = self._bars.add_task(what, total=total, note=note)
+        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+        if done >= total:
+            self._drop(what)
+
+    def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
+        """Print the metrics of a look at the validation split."""
+        self.console.print(f"  look {number}/{looks}: AP {shown(metrics['AP'])}, AP50 {shown(metrics['AP50'])}")
+
+    def table(self, rows: list[dict[str, Any]], wanted: int) -> None:
+        """Show the trials of a search, the best one marked, with the time that the rest will take."""
+        self._table = trials_table(rows)
+        finished = [row for row in rows if row["state"] in ("complete", "pruned")]
+        self.progress_of_search(len(finished), wanted)
+        self._live.update(self._render())
+        if not self.console.is_terminal:
+            for row in finished[self._printed :]:
+                self.console.print(Text(_line(row)))
+            self._printed = len(finished)
+
+    def progress_of_search(self, finished: int, wanted: int) -> None:
+        """Show how many trials are done; never dropped, so that the bar stays while trials come and go."""
+        if "search" not in self._tasks:
+            self._tasks["search"] = self._bars.add_task("search", total=wanted, note="trials")
+        self._bars.update(self._tasks["search"], completed=finished)
+
+    def _index(self, what: str) -> int:
+        return next(i for i, task in enumerate(self._bars.tasks) if task.id == self._tasks[what])
+
+    def _drop(self, what: str) -> None:
+        if what in self._tasks:
+            self._bars.remove_task(self._tasks.pop(what))
+
+    def _render(self) -> Group:
+        return Group(*([self._table] if self._table is not None else []), self._bars)
+
+
+def shown(value: float | None) -> str:
+    """Return a metric with three decimals, or a dash where nothing defines it."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def trials_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the trials of a search as a table, the best one in bold."""
+    scores = {row["trial"]: _score(row) for row in rows if _score(row) is not None}
+    best = max(scores, key=scores.get) if scores else None
+    table = Table(title="trials, by validation AP")
+    for name, justify in (("trial", "right"), ("state", "left"), ("AP", "right"), ("AP50", "right"), ("s", "right")):
+        table.add_column(name, justify=justify)
+    table.add_column("bindings")
+    for row in rows:
+        metrics = row["validation"] or {}
+        seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
+        bindings = "; ".join(row["bindings"])
+        cells = (str(row["trial"]), row["state"], shown(metrics.get("AP")), shown(metrics.get("AP50")), seconds)
+        table.add_row(*cells, escape(bindings), style="bold green" if row["trial"] == best else "")
+    return table
+
+
+def _score(row: dict[str, Any]) -> float | None:
+    return row["validation"]["AP"] if row["state"] == "complete" and row["validation"] else None
+
+
+def _line(row: dict[str, Any]) -> str:
+    metrics = row["validation"] or {}
+    return (
+        f"trial {row['trial']} {row['state']}: AP {shown(metrics.get('AP'))}, AP50 {shown(metrics.get('AP50'))},"
+        f" {row['seconds'] or 0:.0f} s"
+    )

@@ -1,0 +1,189 @@
+"""One experiment, top to bottom."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tlx import checkpoint, freeze, memory
+from tlx.augment import Augmentation, Standard
+from tlx.data.dataset import Dataset
+from tlx.data.split import Splits
+from tlx.errors import DataError
+from tlx.evaluate import Coco, Detections
+from tlx.features import Features, source
+from tlx.fit import Fit, History, Look, fit
+from tlx.freeze import Freeze
+from tlx.lazy import keras
+from tlx.learner import Learner
+from tlx.models.backbone import Backbone
+from tlx.models.detector import Detector, build
+from tlx.models.graph import Cut, cut, weight_layers
+from tlx.models.head import Head
+from tlx.pipeline import Views
+from tlx.predict import Predictor, predict
+from tlx.registry import rooms
+from tlx.report.runlog import Listener, RunLog, keep_pictures
+
+WEIGHTS = "detector.weights.h5"
+
+
+@rooms.register("run")
+@dataclass(frozen=True)
+class Run:
+    """One experiment: which data, which network, what of it trains, and how.
+
+    `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
+    width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
+    is validation. `seed` decides the head's first weights, the views and their order.
+    """
+
+    data: Splits
+    backbone: Backbone
+    head: Head
+    freeze: Freeze
+    fit: Fit
+    features: Features
+    augment: Augmentation = Standard()
+    evaluator: Coco = Coco()
+    image_size: int | tuple[int, int] = 320
+    judge: Literal["test", "validation"] = "test"
+    seed: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The input's height and width."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def judged(self) -> tuple[str, Dataset]:
+        """The name and the examples of the split that the final metrics are of."""
+        if self.judge == "test" and self.data.test is not None:
+            return "test", self.data.test
+        return "validation", self.data.validation
+
+
+def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, Any]:
+    """Do the experiment, write everything about it to `folder`, and return what its `result.json` holds.
+
+    `config` is the text of the gin file that repeats it.
+
+    Raises:
+      DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
+    """
+    refuse_errors(run.data)
+    describe(run.data, folder, config)
+    memory.reset_peak()
+    keras.utils.set_random_seed(run.seed)
+    with RunLog(folder, listener) as log:
+        detector = build(run.backbone, run.head, run.data.train.classes, run.size)
+        if detector.restored is not None:
+            log.say(f"{run.backbone.name}: {detector.restored}")
+        frozen = freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
+        log.say(frozen.summary())
+        log.board.text("freeze", frozen.table())
+        log.board.text("config", f"```\n{config}\n```")
+        parts = cut(detector.network, detector.blocks)
+        history = _fit(run, detector, parts, log)
+        frozen.verify()
+        detector.model.save_weights(folder / WEIGHTS)
+        split, dataset = run.judged
+        found, metrics = judge(run, detector, parts, dataset)
+    keep_pictures(folder, split, dataset, found)
+    result = {"split": split, "metrics": metrics, **_account(history)}
+    checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
+    return result
+
+
+def judge(run: Run, detector: Detector, parts: Cut, dataset: Dataset) -> tuple[list[Detections], dict[str, Any]]:
+    """Return a detector's detections on a dataset, straight from its pixels, and their metrics."""
+    found = predict(detector, parts, dataset)
+    return found, run.evaluator(dataset, found)
+
+
+def reopen(backbone: Backbone, head: Head, size: tuple[int, int], folder: Path) -> tuple[Detector, Cut]:
+    """Return the detector that `train` left in `folder`, with everything frozen, and its cut."""
+    classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
+    detector = build(backbone, head, classes, size)
+    detector.model.load_weights(folder / WEIGHTS)
+    freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
+    return detector, cut(detector.network, detector.blocks)
+
+
+def evaluate(run: Run, folder: Path) -> dict[str, Any]:
+    """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics."""
+    detector, parts = reopen(run.backbone, run.head, run.size, folder)
+    split, dataset = run.judged
+    found, metrics = judge(run, detector, parts, dataset)
+    keep_pictures(folder, split, dataset, found)
+    return {"split": split, "metrics": metrics}
+
+
+def refuse_errors(data: Splits) -> None:
+    """Raise a DataError if reading the data found what training must not go on with."""
+    errors = [str(finding) for finding in data.findings if finding.severity == "error"]
+    if errors:
+        shown = "\n  ".join(errors[:10])
+        raise DataError(f"the data has {len(errors)} errors; mend or remove these files:\n  {shown}")
+
+
+def describe(data: Splits, folder: Path, config: str) -> None:
+    """Write what is needed to repeat a run: its configuration, its environment, and which data in which split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(folder / "config.gin", config.encode())
+    names = ("tlx", "tensorflow", "keras", "optuna", "gin-config", "numpy", "pillow", "pycocotools")
+    environment = {
+        "command": sys.argv,
+        "directory": os.getcwd(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in names},
+    }
+    checkpoint.write(folder / "environment.json", json.dumps(environment, indent=1).encode())
+    known = {
+        "fingerprint": data.fingerprint(),
+        "classes": data.train.classes,
+        "splits": data.lists(),
+        "findings": [str(finding) for finding in data.findings],
+    }
+    checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
+
+
+def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> History:
+    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
+    train_source = source(views, parts, run.features, log.listener.progress)
+    log.say(train_source.note)
+    validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress)
+    predictor = Predictor(detector, parts, validation)
+    latest: list[Detections] = []
+
+    def look() -> tuple[dict[str, Any], dict[str, float]]:
+        latest[:], losses = predictor()
+        return run.evaluator(run.data.validation, latest), {f"validation/{k}": v for k, v in losses.items()}
+
+    def on_look(seen: Look) -> None:
+        place = (seen.number, run.fit.evaluations)
+        log.look(place, seen.update, seen.metrics, seen.scalars, (run.data.validation, latest))
+
+    def on_update(update: int, updates: int, loss: float) -> None:
+        log.listener.progress("training", update, updates, f"loss {loss:.3f}")
+
+    learner = Learner(detector, parts, train_source, run.fit)
+    return fit(learner, train_source, run.fit, run.seed, look, log.folder, on_update, on_look)
+
+
+def _account(history: History) -> dict[str, Any]:
+    return {
+        "validation": history.best.metrics,
+        "best_update": history.best.update,
+        "updates": history.best.updates,
+        "micro_batch": history.micro_batch,
+        "seconds": history.seconds,
+        "images_per_second": history.images_per_second,
+        "peak_memory_bytes": memory.peak(),
+    }

@@ -1,0 +1,112 @@
+"""What a search varies, and within which bounds: gin bindings, and nothing about models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tlx.config import Experiment
+from tlx.errors import ConfigError, suggest
+from tlx.ginfile import show
+from tlx.registry import rooms
+
+KINDS = ("float", "log", "int", "power_of_two", "choice")
+
+
+@rooms.register("search")
+@dataclass(frozen=True)
+class Search:
+    """How the best configuration is searched for: by Optuna's TPE, for the highest validation AP.
+
+    `space` names bindings and their ranges: `('float', low, high)`, `('log', low, high)` for a float drawn
+    log-uniformly, `('int', low, high)`, `('power_of_two', low, high)` and `('choice', a, b, ...)`; bounds
+    are inclusive. `trials` is how many are to be finished, the experiment as written being the first.
+    `pruner` ends trials that do worse than the median of the others at the same look; `seed` is the
+    sampler's.
+    """
+
+    trials: int = 20
+    space: dict[str, tuple] = field(default_factory=dict)
+    pruner: Literal["median", "none"] = "median"
+    seed: int = 0
+
+
+def check(experiment: Experiment, search: Search) -> None:
+    """Check that every name in the space is a binding of this experiment, and that its value lies in its range.
+
+    Raises:
+      ConfigError: naming the entry, what is wrong with it, and the closest right name.
+    """
+    if search.trials < 1:
+        raise ConfigError(f"search.trials = {search.trials}: at least one trial, the experiment as written, is needed")
+    if not search.space:
+        raise ConfigError(
+            "search.space is empty: name what to vary, such as {'fit.learning_rate': ('log', 1e-4, 1e-2)}"
+        )
+    for name, bounds in search.space.items():
+        where = f"{experiment.place('search.space')}search.space[{name!r}]"
+        _check_range(where, bounds)
+        try:
+            written = experiment.value(name)
+            for value in (bounds[1], bounds[-1]):
+                experiment.with_bindings([binding(name, value)])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        if not _inside(written, bounds):
+            raise ConfigError(
+                f"{where}: the experiment as written has {show(written)}, outside {show(bounds)}; it is the first"
+                " trial, so widen the range or change the value"
+            )
+
+
+def _check_range(where: str, bounds: tuple) -> None:
+    kind, *values = bounds or ("",)
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: {kind!r} is no kind of range{suggest(str(kind), KINDS)} ({', '.join(KINDS)})")
+    if kind == "choice":
+        if not values:
+            raise ConfigError(f"{where}: a choice needs at least one value")
+        return
+    wanted = (int, float) if kind in ("float", "log") else (int,)
+    sound = len(values) == 2 and all(type(v) in wanted for v in values) and values[0] <= values[1]
+    if not sound or (kind in ("log", "power_of_two") and values[0] <= 0):
+        raise ConfigError(f"{where}: expected ({kind!r}, low, high) with low <= high, got {show(bounds)}")
+    if kind == "power_of_two" and any(v & (v - 1) for v in values):
+        raise ConfigError(f"{where}: the bounds {values[0]} and {values[1]} must themselves be powers of two")
+
+
+def _inside(value: Any, bounds: tuple) -> bool:
+    kind, *values = bounds
+    if kind == "choice":
+        return value in values
+    low, high = values
+    return type(value) in (int, float) and low <= value <= high and not (kind == "power_of_two" and value & (value - 1))
+
+
+def propose(trial: Any, space: Mapping[str, tuple]) -> dict[str, Any]:
+    """Return a value for each name of the space, asked of an Optuna trial."""
+    return {name: _ask(trial, name, bounds) for name, bounds in space.items()}
+
+
+def _ask(trial: Any, name: str, bounds: tuple) -> Any:
+    kind, *values = bounds
+    if kind == "choice":
+        # Optuna keeps choices that are not plain values only with a warning, so their positions are asked for.
+        return values[trial.suggest_categorical(name, list(range(len(values))))]
+    if kind == "power_of_two":
+        return 2 ** trial.suggest_int(name, values[0].bit_length() - 1, values[1].bit_length() - 1)
+    if kind == "int":
+        return trial.suggest_int(name, *values)
+    return trial.suggest_float(name, *values, log=kind == "log")
+
+
+def as_asked(value: Any, bounds: tuple) -> Any:
+    """Return the number that stands in Optuna for `value`: the inverse of what `propose` does with it."""
+    kind, *values = bounds
+    if kind == "choice":
+        return values.index(value)
+    return value.bit_length() - 1 if kind == "power_of_two" else value
+
+
+def binding(name: str, value: Any) -> str:
+    """Return the gin binding that sets `name` to `value`, as a person would write it."""
+    return f"{name} = {show(value)}"
