@@ -94,7 +94,7 @@ def look(picture: Image.Image, view: View, size: tuple[int, int]) -> np.ndarray:
     matrix = view.matrix.copy()
     if shrink > 1:
         # Bilinear sampling alone would skip pixels of a picture shrunk to less than half.
-        matrix[:, :2] *= np.array(picture.size) / np.ceil(np.array(picture.size) / shrink)
+        matrix[:, :2] *= shrink
         picture = picture.reduce(shrink)
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     shown = picture.transform(

@@ -15,7 +15,7 @@ from typing import Any
 
 from tlx import ginfile, registry
 from tlx.errors import ConfigError, suggest
-from tlx.ginfile import Macro, Reference, Statement
+from tlx.ginfile import Import, Macro, Reference, Statement
 from tlx.typecheck import coerce, describe
 
 ROOTS = ("run", "search")
@@ -50,6 +50,7 @@ class Experiment:
     name: str
     files: tuple[Path, ...]
     bindings: tuple[str, ...]
+    imports: tuple[str, ...]
     allow_imports: bool
     statements: tuple[Statement, ...]
     trees: dict[str, Node]
@@ -95,7 +96,7 @@ class Experiment:
             and key not in node.arguments
             and (node.entry.full_name, key) not in bound
         }
-        return "\n".join([*lines, "", "# Left at their defaults:", *defaults, ""])
+        return "\n".join([*self.imports, *lines, "", "# Left at their defaults:", *defaults, ""])
 
 
 def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_imports: bool = False) -> Experiment:
@@ -107,9 +108,10 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
       ConfigError: one message with every problem found, each with its file and line and the closest name.
     """
     files = tuple(Path(os.path.abspath(file)) for file in files)
-    written = ginfile.read(files, (), allow_imports)
+    read = [ginfile.read(files, (), allow_imports), ginfile.read((), bindings, allow_imports)]
     registry.discover()
-    override = ginfile.read((), bindings, allow_imports)
+    imports = tuple(dict.fromkeys(s.text for part in read for s in part if isinstance(s, Import)))
+    written, override = ([s for s in part if isinstance(s, Statement)] for part in read)
     problems: list[str] = []
     plain = _Resolver(written, [])
     resolver = _Resolver([*written, *override], problems)
@@ -122,7 +124,7 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
     name = files[0].stem if files else "experiment"
     used = (s for s in resolver.effective.values() if resolver.key(s) in resolver.used)
     statements = tuple(_located(s) if s.target in resolver.paths else s for s in used)
-    return Experiment(name, files, tuple(bindings), allow_imports, statements, resolver.trees)
+    return Experiment(name, files, tuple(bindings), imports, allow_imports, statements, resolver.trees)
 
 
 def build(node: Node, kept: dict[str, Any] | None = None) -> Any:

@@ -66,6 +66,14 @@ class Statement:
         return f"{name}.{self.argument}" if self.argument else name
 
 
+@dataclass(frozen=True)
+class Import:
+    """An import statement that was allowed, and has been done."""
+
+    text: str
+    place: Place
+
+
 class _Delegate(config_parser.ParserDelegate):
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         scope, _, name = scoped_configurable_name.rpartition("/")
@@ -75,7 +83,7 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(macro_name)
 
 
-def read(files: Sequence[str | Path], bindings: Sequence[str], allow_imports: bool = False) -> list[Statement]:
+def read(files: Sequence[str | Path], bindings: Sequence[str], allow_imports: bool = False) -> list[Statement | Import]:
     """Return the statements of the files, with their includes, and then those of the bindings, in order.
 
     Raises:
@@ -90,7 +98,9 @@ def read(files: Sequence[str | Path], bindings: Sequence[str], allow_imports: bo
     return statements
 
 
-def _read_file(path: Path, parents: tuple[Path, ...], allow_imports: bool, place: Place | None) -> list[Statement]:
+def _read_file(
+    path: Path, parents: tuple[Path, ...], allow_imports: bool, place: Place | None
+) -> list[Statement | Import]:
     where = f"{place}: " if place else ""
     if not path.is_file():
         there = [p.name for p in path.parent.glob("*.gin")] if path.parent.is_dir() else []
@@ -109,14 +119,14 @@ def _read_file(path: Path, parents: tuple[Path, ...], allow_imports: bool, place
 
 def _parse(
     text: str, file: str, folder: Path | None, parents: tuple[Path, ...], allow_imports: bool
-) -> list[Statement]:
+) -> list[Statement | Import]:
     statements = []
     for parsed in _parsed(text, file):
         if isinstance(parsed, config_parser.BlockDeclaration):
             continue
         place = Place(file, parsed.location.line_num)
         if isinstance(parsed, config_parser.ImportStatement):
-            _import(parsed, place, allow_imports)
+            statements.append(_import(parsed, place, allow_imports))
         elif isinstance(parsed, config_parser.IncludeStatement):
             target = (folder or Path()) / parsed.filename
             statements += _read_file(target, parents, allow_imports, place)
@@ -148,7 +158,7 @@ def _syntax_error(file: str, line: int, text: str, message: str) -> ConfigError:
     return ConfigError(f"{file}:{line}: {message.rstrip('.')}\n    {shown}")
 
 
-def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) -> None:
+def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) -> Import:
     if not allowed or parsed.module.startswith("__gin__"):
         raise ConfigError(
             f"{place}: `{parsed.format()}` would run code; install it as a plugin (entry point group tlx.plugins)"
@@ -158,11 +168,12 @@ def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) 
         importlib.import_module(parsed.module)
     except ImportError as error:
         raise ConfigError(f"{place}: `{parsed.format()}` failed: {error}") from error
+    return Import(parsed.format(), place)
 
 
-def _refuse_duplicates(statements: list[Statement], file: str) -> None:
+def _refuse_duplicates(statements: list[Statement | Import], file: str) -> None:
     seen: dict[str, Statement] = {}
-    for statement in statements:
+    for statement in (s for s in statements if isinstance(s, Statement)):
         if statement.place.file == file and (first := seen.get(statement.target)):
             raise ConfigError(
                 f"{statement.place}: {statement.target} is bound twice in this file, first in line"

@@ -1,8 +1,15 @@
 """TensorFlow and Keras, imported at first use, so that the command line can answer without them."""
 
+import contextlib
 import importlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
+
+# Whoever sets this wants to read TensorFlow's own messages.
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 class _Lazy:
@@ -12,9 +19,37 @@ class _Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # Without this TensorFlow greets every run with its build flags.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        if "tensorflow" not in sys.modules:
+            _import_tensorflow()
         return getattr(importlib.import_module(self._name), attribute)
+
+
+def _import_tensorflow() -> None:
+    if _LOG_LEVEL in os.environ:
+        importlib.import_module("tensorflow")
+        return
+    os.environ[_LOG_LEVEL] = "2"
+    with _quiet():
+        # Looking for devices is what makes the rest of the greeting appear.
+        importlib.import_module("tensorflow").config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what libraries write to file descriptor 2, and let it out if an exception follows."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 tf: Any = _Lazy("tensorflow")

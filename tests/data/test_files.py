@@ -60,6 +60,12 @@ def test_links_that_leave_the_folder_are_not_followed(tmp_path):
         subfolders(tmp_path / "data", "inner")
 
 
+def test_a_link_to_its_own_folder_ends(tmp_path):
+    make(tmp_path, "a.jpg")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert found(tmp_path, "a", deep=True) == ["a.jpg"]
+
+
 def test_ambiguity_is_settled_by_a_later_name_or_reported(tmp_path):
     make(tmp_path, "a.jpg", "a.png")
     files, findings = ImageFiles(tmp_path, [tmp_path], []), []

@@ -259,11 +259,12 @@ def _settled(network: Network, published: Any) -> Any:
         return layer(*args, **kwargs)
 
     whole = keras.models.clone_model(published, clone_function=copy, call_function=call)
-    model = keras.Model(whole.input, whole.get_layer(network.taps[max(network.taps)]).output, name=network.name)
+    model = keras.Model(whole.inputs[0], whole.get_layer(network.taps[max(network.taps)]).output, name=network.name)
     kept = {id(layer) for layer in leaves(model)}
     for layer, twin in pairs:
         if id(twin) in kept and twin.weights:
-            twin.set_weights(layer.get_weights())
+            for weight, published_weight in zip(twin.weights, layer.weights, strict=True):
+                weight.assign(published_weight)
     return model
 
 

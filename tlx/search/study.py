@@ -18,7 +18,7 @@ from tlx.errors import TlxError, TrainingError
 from tlx.search import worker
 from tlx.search.space import Search, as_asked, binding, propose
 
-_JOURNAL = "study.journal"
+_CONFIG, _JOURNAL = "config.gin", "study.journal"
 # A trial that dies once may have been unlucky; one that dies twice is at fault itself.
 _ATTEMPTS = 2
 _LOST, _CRASHED = "the worker process died", "crashed"
@@ -41,7 +41,8 @@ class Display(Protocol):
 class _Worker:
     """A worker process that is replaced when it dies."""
 
-    experiment: Experiment
+    file: Path
+    allow_imports: bool
     log: Path
     process: Any = None
     connection: Any = None
@@ -68,7 +69,9 @@ class _Worker:
         # A fresh interpreter: a fork of a process that has threads is not safe for TensorFlow.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker.main, args=(theirs, self.experiment, self.log), daemon=True)
+        self.process = context.Process(
+            target=worker.main, args=(theirs, self.file, self.allow_imports, self.log), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -91,13 +94,13 @@ class Study:
         self.optuna, self.search, self.folder, self.display = optuna, search, folder, display
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.experiment = experiment
-        self.worker = _Worker(experiment, folder / "worker.log")
+        self.worker = _Worker(folder / _CONFIG, experiment.allow_imports, folder / "worker.log")
         self.study = self._open()
 
     def _open(self) -> Any:
         optuna = self.optuna
         journal = self.folder / _JOURNAL
-        _mend(journal)
+        mend(journal)
         backend = optuna.storages.journal.JournalFileBackend(str(journal))
         storage = optuna.storages.JournalStorage(backend)
         pruners = {
@@ -242,13 +245,13 @@ def search(experiment: Experiment, settings: Search, folder: Path, display: Disp
         many were lost.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_driver(folder):
-        checkpoint.write(folder / "config.gin", experiment.text().encode())
+    with only_driver(folder):
+        checkpoint.write(folder / _CONFIG, experiment.text().encode())
         return Study(experiment, settings, folder, display).run()
 
 
 @contextlib.contextmanager
-def _only_driver(folder: Path) -> Iterator[None]:
+def only_driver(folder: Path) -> Iterator[None]:
     with (folder / "driver.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,7 +264,7 @@ def _only_driver(folder: Path) -> Iterator[None]:
         yield
 
 
-def _mend(journal: Path) -> None:
+def mend(journal: Path) -> None:
     """Cut off a last line that a killed driver left half written; Optuna could not read past it."""
     if journal.exists():
         content = journal.read_bytes()

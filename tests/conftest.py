@@ -1,0 +1,103 @@
+"""What several tests need: drawn pictures, a tiny network, and the parts of a training run put together."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlx import freeze
+from tlx.data.dataset import Dataset, Example
+from tlx.features import Features, source
+from tlx.fit import Fit
+from tlx.lazy import keras
+from tlx.learner import Learner
+from tlx.models.backbone import Backbone
+from tlx.models.detector import build
+from tlx.models.graph import cut, weight_layers
+from tlx.models.heads.fcos import Fcos
+from tlx.pipeline import Views
+
+COLOURS = {"red": (230, 30, 30), "blue": (30, 60, 230)}
+
+
+def pytest_configure(config):
+    # Keras 3.15 reads its variables in a way that NumPy 2.4 deprecates.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """Return a function that draws pictures with one filled box each, of alternating classes."""
+
+    def draw(count=4, size=64, seed=0, splits=("",)):
+        rng = np.random.default_rng(seed)
+        folder = tmp_path / f"drawn-{count}-{size}-{seed}"
+        folder.mkdir()
+        examples = []
+        for i in range(count):
+            pixels = rng.integers(90, 150, (size, size, 3), np.uint8)
+            low, side = rng.integers(0, size // 2, 2), rng.integers(size // 4, size // 2, 2)
+            x0, y0, x1, y1 = box = [*low.tolist(), *(low + side).tolist()]
+            pixels[y0:y1, x0:x1] = COLOURS[list(COLOURS)[i % 2]]
+            path = folder / f"{i}.png"
+            Image.fromarray(pixels).save(path)
+            truth = np.array([box], np.float32), np.array([i % 2], np.int32), np.array([False])
+            examples.append(Example(path, size, size, *truth, split=splits[i % len(splits)]))
+        return Dataset("drawn", tuple(COLOURS), tuple(examples))
+
+    return draw
+
+
+@pytest.fixture
+def tiny():
+    """Return a function that describes a tiny random backbone: residuals, a branch, BatchNorm, and plain operations."""
+
+    def build_network(size, dropout):
+        def conv(x, name, filters, stride=1, norm=True):
+            x = keras.layers.Conv2D(filters, 3, stride, "same", name=name, bias_initializer="normal")(x)
+            if norm:
+                x = keras.layers.BatchNormalization(name=f"{name}_bn", moving_mean_initializer="normal")(x)
+            return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+        image = keras.Input((*size, 3), name="image")
+        x = conv(image / 127.5 - 1.0, "stem_conv", 8, 2)
+        x = conv(x, "block1_a", 8, 2)
+        x = keras.layers.Add(name="block1_add")([x, conv(x, "block1_b", 8)])
+        x = conv(x, "block2_a", 16, 2)
+        x = keras.layers.Add(name="block2_add")([x, conv(x, "block2_b", 16)])
+        left, right = conv(x, "block3_left", 12, 2), conv(x, "block3_right", 12, 2)
+        x = keras.layers.Concatenate(name="block3_concat")([left, right])
+        x = keras.layers.Dropout(dropout, name="block4_drop")(x) if dropout else x
+        x = conv(x, "block4_a", 24, 2)
+        x = keras.layers.Add(name="block4_add")([x, conv(x, "block4_b", 24, norm=False)])
+        return keras.Model(image, x, name="tiny"), None
+
+    def tiny(dropout=0.0):
+        taps = {8: "block2_add", 16: "block3_concat", 32: "block4_add"}
+        return Backbone("tiny", lambda size: build_network(size, dropout), taps, r"^(stem|block\d)_")
+
+    return tiny
+
+
+@pytest.fixture
+def assemble(tmp_path, tiny):
+    """Return a function that puts together everything that trains: detector, cut, frozen, source and learner."""
+
+    def assemble(dataset, policy, fit=None, features=None, augment=None, seed=0, dropout=0.0):
+        keras.utils.set_random_seed(seed)
+        detector = build(tiny(dropout), Fcos(channels=16, depth=1), dataset.classes, (64, 64))
+        frozen = freeze.apply(policy, detector.network, weight_layers(detector.network, detector.blocks))
+        parts = cut(detector.network, detector.blocks)
+        features = features or Features(views=2, folder=tmp_path / "features")
+        train = source(Views(dataset, (64, 64), augment, features.views, seed), parts, features)
+        learner = Learner(detector, parts, train, fit or Fit())
+        return SimpleNamespace(detector=detector, frozen=frozen, cut=parts, source=train, learner=learner)
+
+    return assemble
+
+
+@pytest.fixture
+def arrays():
+    """Return a function that copies the values of variables."""
+    return lambda variables: [np.array(v.numpy()) for v in variables]

@@ -1,0 +1,152 @@
+"""A search goes on whatever dies: a trial, its worker, or the driver itself."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tlx import config
+from tlx.errors import TlxError, TrainingError
+from tlx.search import study
+
+EXPERIMENT = """\
+DATA = '{folder}/scenes'
+run.data = @splits.own()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+run.image_size = 64
+backbones.mobilenet_v2.weights = None
+backbones.mobilenet_v2.alpha = 0.35
+readers.scenes.path = %DATA
+readers.scenes.images = 10
+splits.own.dataset = @readers.scenes()
+freezes.last_layers.unfrozen = 0
+features.views = 1
+features.folder = '{folder}/features'
+fit.batch_size = 4
+fit.epochs = 4
+fit.evaluations = 2
+search.trials = 3
+search.pruner = 'none'
+search.space = {{
+    'fit.learning_rate': ('log', 1e-4, 1e-2),
+    'fit.batch_size': ('power_of_two', 2, 8),
+}}
+"""
+
+
+@pytest.fixture
+def gin(tmp_path):
+    file = tmp_path / "tiny.gin"
+    file.write_text(EXPERIMENT.format(folder=tmp_path))
+    return file
+
+
+class Watcher:
+    """A display that remembers what it is shown, and may act on it."""
+
+    def __init__(self, act=lambda what, watcher: None):
+        self.lines, self.rows, self.act, self.acted = [], [], act, False
+
+    def say(self, message):
+        self.lines.append(message)
+
+    def progress(self, what, done, total, note=""):
+        self.act(what, self)
+
+    def table(self, rows, wanted):
+        self.rows = rows
+
+
+def finished(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """Read a study as any user of Optuna would."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    trials = optuna.load_study(study_name="tlx", storage=optuna.storages.JournalStorage(backend)).trials
+    return [t for t in trials if t.state.is_finished() and t.state != optuna.trial.TrialState.FAIL]
+
+
+def run(gin: Path, folder: Path, watcher: Watcher) -> dict:
+    experiment = config.load([gin])
+    return study.search(experiment, config.build(experiment.trees["search"]), folder, watcher)
+
+
+def test_a_killed_worker_costs_one_attempt_and_the_search_finishes(gin, tmp_path):
+    def kill_once(what, watcher):
+        if what == "training" and not watcher.acted:
+            watcher.acted = True
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+
+    watcher = Watcher(kill_once)
+    result = run(gin, tmp_path / "run", watcher)
+    states = Counter(row["state"] for row in result["trials"])
+    assert states == {"complete": 3, "fail": 1}
+    lost, *_, retried = result["trials"][0], *(r for r in result["trials"] if r["retry_of"] is not None)
+    assert "signal 9" in lost["cause"]
+    assert retried["bindings"] == lost["bindings"]
+    assert retried["folder"] == lost["folder"]
+    assert len(finished(tmp_path / "run")) == 3
+    assert not multiprocessing.active_children()
+
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved["best"]["test"]["per_class"].keys() == {"bottle", "mug", "plant"}
+    best = max((row for row in saved["trials"] if row["state"] == "complete"), key=lambda r: r["validation"]["AP"])
+    assert saved["best"]["validation"]["AP"] == best["validation"]["AP"]
+    assert "fit.learning_rate = 0.002" in saved["trials"][0]["bindings"]
+    judged = tmp_path / "run" / saved["best"]["folder"]
+    assert json.loads((judged / "result.json").read_text())["split"] == "validation"
+
+
+def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "tlx", "search", str(gin), f"--run_dir={folder}"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    while not (folder / "trials" / "0001" / "run.log").exists():
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    before = {t.number: t.datetime_complete for t in finished(folder)}
+    assert len(before) == 1
+    with (folder / "study.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 5, "worker_id": "torn')
+
+    result = run(gin, folder, Watcher())
+    after = {t.number: t.datetime_complete for t in finished(folder)}
+    assert len(after) == 3
+    assert before.items() <= after.items()
+    bindings = Counter(tuple(r["bindings"]) for r in result["trials"] if r["state"] == "complete")
+    assert set(bindings.values()) == {1}
+
+    again = run(gin, folder, Watcher())
+    assert [row["trial"] for row in again["trials"]] == [row["trial"] for row in result["trials"]]
+
+
+def test_what_the_user_must_mend_stops_the_search_at_once(gin, tmp_path):
+    gin.write_text(gin.read_text().replace("readers.scenes.images = 10", "readers.scenes.images = -1"))
+    with pytest.raises(TrainingError, match="trial 0: "):
+        run(gin, tmp_path / "run", Watcher())
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_process(gin, tmp_path):
+    (tmp_path / "run").mkdir()
+    with study.only_driver(tmp_path / "run"), pytest.raises(TlxError, match=f"process {os.getpid()}"):
+        run(gin, tmp_path / "run", Watcher())
+
+
+def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
+    study.mend(journal)
+    assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
+    study.mend(journal)
+    assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
