@@ -1,9 +1,9 @@
 """Checkpoints that are either whole or not there."""
 
+import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tlx.errors import TrainingError
+
+_DIGEST = 32
 
 
 def write(path: Path, data: bytes) -> None:
@@ -27,11 +29,17 @@ def write(path: Path, data: bytes) -> None:
 
 
 def save(path: Path, variables: Sequence[Any], notes: Any) -> None:
-    """Write variables and JSON-able `notes` to one file; the zip format keeps a checksum of each array."""
+    """Write variables and JSON-able `notes` to one file: an .npz with the SHA-256 of all its bytes behind it."""
     buffer = io.BytesIO()
     arrays = {f"{i:05d}": v.numpy() for i, v in enumerate(variables)}
     np.savez(buffer, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8), **arrays)
-    write(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write(path, content + hashlib.sha256(content).digest())
+
+
+def notes(path: Path) -> Any:
+    """Return the notes that `save` wrote, or None where there is no file; errors as in `load`."""
+    return _read(path)[0] if path.exists() else None
 
 
 def load(path: Path, variables: Sequence[Any]) -> Any:
@@ -42,15 +50,19 @@ def load(path: Path, variables: Sequence[Any]) -> Any:
     """
     if not path.exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); remove it to begin this run again") from None
-    notes = json.loads(arrays.pop("notes").tobytes())
-    shapes = [tuple(v.shape) for v in variables]
-    if [a.shape for a in arrays.values()] != shapes:
+    found, arrays = _read(path)
+    if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
         raise TrainingError(f"{path} was written for another model; remove it to begin this run again")
-    for variable, array in zip(variables, arrays.values(), strict=True):
+    for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    return notes
+    return found
+
+
+def _read(path: Path) -> tuple[Any, list[np.ndarray]]:
+    data = path.read_bytes()
+    content, digest = data[:-_DIGEST], data[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise TrainingError(f"{path} is damaged; remove it to begin this run again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as saved:
+        arrays = {name: saved[name] for name in saved.files}
+    return json.loads(arrays.pop("notes").tobytes()), list(arrays.values())

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ def train(arguments: list[str]) -> None:
     holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
     """
     experiment = _experiment(arguments)
-    folder = _run_dir(experiment, "result.json")
+    folder = _run_dir(experiment)
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
     from tlx.run import train as train_run  # noqa: PLC0415
 
@@ -55,7 +56,7 @@ def search(arguments: list[str]) -> None:
     from tlx.search import space, study  # noqa: PLC0415
 
     space.check(experiment, settings)
-    folder = _run_dir(experiment, "result.json")
+    folder = _run_dir(experiment)
     with Terminal(_CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal)
     best = result["best"]
@@ -146,18 +147,16 @@ def _experiment(arguments: list[str]) -> config.Experiment:
     return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
 
 
-def _run_dir(experiment: config.Experiment, finished: str) -> Path:
+def _run_dir(experiment: config.Experiment) -> Path:
     """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
     folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
     before = folder / "config.gin"
     if FLAGS.overwrite and before.exists():
-        import shutil  # noqa: PLC0415
-
         shutil.rmtree(folder)
     if before.exists() and before.read_text() != experiment.text():
         raise ConfigError(f"{folder} holds another experiment; give another --run_dir, or --overwrite to remove it")
-    if before.exists() and (folder / finished).exists():
-        _CONSOLE.print(f"{folder} is finished already; --overwrite does it again")
+    if before.exists() and (folder / "result.json").exists():
+        _CONSOLE.print(f"{folder} is finished already; this only judges it again (--overwrite begins anew)")
     return folder
 
 

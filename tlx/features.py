@@ -123,7 +123,8 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
         config = {k: v for k, v in step.operation.get_config().items() if k not in ("name", "trainable", "dtype")}
         wiring = [position[id(t)] for t in step.inputs]
         position.update((id(t), len(position) + i) for i, t in enumerate(step.outputs))
-        digest.update(json.dumps([type(step.operation).__name__, config, wiring], default=str, sort_keys=True).encode())
+        what = [type(step.operation).__name__, config, step.constants, wiring]
+        digest.update(json.dumps(what, default=str, sort_keys=True).encode())
     digest.update(json.dumps([position[id(t)] for t in cut.prefix.outputs]).encode())
     for variable in cut.prefix.weights:
         digest.update(variable.numpy().tobytes())
@@ -152,17 +153,19 @@ def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     # The kernel lets go of the lock when its holder dies, however it dies.
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, how)
         yield
 
 
 def _make_room(root: Path, budget: float) -> None:
-    """Remove the least recently used features until the rest take no more than `budget` bytes."""
+    """Remove the least recently used features, but none being written, until the rest take at most `budget` bytes."""
     folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
     for folder in folders:
         budget -= sum(f.stat().st_size for f in folder.iterdir())
         if budget < 0:
-            shutil.rmtree(folder)
+            lock = root / f"{folder.stem}.lock"
+            with contextlib.suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(folder)

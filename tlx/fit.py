@@ -73,11 +73,12 @@ class Look:
 
 @dataclass
 class History:
-    """How a run went: its looks, the best of them, and its speed."""
+    """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier."""
 
     looks: list[Look] = field(default_factory=list)
     best: Look | None = None
     seconds: float = 0.0
+    earlier_seconds: float = 0.0
     images_per_second: float = 0.0
     micro_batch: int = 0
 
@@ -106,7 +107,8 @@ def fit(
     history = History(micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size))
     done = _resume(folder, learner, history)
     looks = {max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)}
-    started, trained, total = time.monotonic() - history.seconds, 0.0, 0.0
+    started, trained = time.monotonic() - history.earlier_seconds, 0.0
+    losses: list[float] = []
     for update, batch in zip(range(done, updates), _batches(train, settings, seed, done, updates), strict=False):
         begun = time.monotonic()
         rate = settings.rate(update, updates)
@@ -114,12 +116,14 @@ def fit(
         if not math.isfinite(loss):
             raise _not_finite(train, batch[0].numpy(), update, loss)
         trained += time.monotonic() - begun
-        total += loss
+        losses.append(loss)
         on_update(update + 1, updates, loss)
         if update + 1 in looks:
             metrics, scalars = _looked(learner, look)
             history.images_per_second = settings.batch_size * (update + 1 - done) / max(trained, 1e-9)
-            scalars |= {"train/loss": total / (update + 1 - done), "learning_rate": rate}
+            # Since the last look, so that a resumed run, which begins after a look, says the same.
+            scalars |= {"train/loss": sum(losses) / len(losses), "learning_rate": rate}
+            losses.clear()
             scalars["images_per_second"] = history.images_per_second
             seen = Look(
                 len(history.looks) + 1,
@@ -142,6 +146,12 @@ def fit(
     return history
 
 
+def seen_updates(folder: Path) -> int:
+    """Return how many updates the run in `folder` had done at its last checkpoint; 0 where there is none."""
+    notes = checkpoint.notes(folder / _LAST)
+    return notes["looks"][-1]["update"] if notes else 0
+
+
 def _resume(folder: Path, learner: Learner, history: History) -> int:
     """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen."""
     notes = checkpoint.load(folder / _LAST, learner.state)
@@ -151,14 +161,15 @@ def _resume(folder: Path, learner: Learner, history: History) -> int:
         setattr(history, name, value)
     history.looks = [Look(**look) for look in notes["looks"]]
     history.best = Look(**notes["best"])
+    history.earlier_seconds = history.seconds
     return history.looks[-1].update
 
 
 def _batches(train: Source, settings: Fit, seed: int, done: int, updates: int) -> Iterator[Any]:
     size, pictures = settings.batch_size, len(train.views.dataset)
     views = train.views.count or max(1, math.ceil(settings.epochs))
-    units = order(pictures, views, seed, done * size)
-    return iter(train.batches(list(islice(units, (updates - done) * size)), size))
+    units = list(islice(order(pictures, views, seed, done * size), (updates - done) * size))
+    return iter(train.batches(units, size) if units else ())
 
 
 def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:

@@ -43,7 +43,8 @@ class Learner:
     @property
     def model_state(self) -> list[Any]:
         """Every variable of the detector that training changes, in a fixed order."""
-        frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.variables}
+        # Not all their variables: a frozen layer's weights stay, but the random state of a dropout does not.
+        frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.weights}
         return [v for v in self.detector.model.variables if id(v) not in frozen]
 
     @property
@@ -88,9 +89,11 @@ class Learner:
         kept = [v.numpy() for v in self.variables] if self.averages else []
         for variable, average in zip(self.variables, self.averages, strict=False):
             variable.assign(average)
-        yield
-        for variable, value in zip(self.variables, kept, strict=False):
-            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.variables, kept, strict=False):
+                variable.assign(value)
 
     def _clear(self) -> None:
         for total in (*self._sums, self._totals):

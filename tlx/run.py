@@ -5,18 +5,19 @@ import json
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tlx import checkpoint, freeze, memory
 from tlx.augment import Augmentation, Standard
-from tlx.data.dataset import Dataset
+from tlx.data.dataset import Dataset, Finding
 from tlx.data.split import Splits
 from tlx.errors import DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
-from tlx.fit import Fit, History, Look, fit
+from tlx.fit import Fit, History, Look, fit, seen_updates
 from tlx.freeze import Freeze
 from tlx.lazy import keras
 from tlx.learner import Learner
@@ -75,11 +76,14 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
     Raises:
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
+    started = time.monotonic()
     refuse_errors(run.data)
     describe(run.data, folder, config)
     memory.reset_peak()
     keras.utils.set_random_seed(run.seed)
-    with RunLog(folder, listener) as log:
+    with RunLog(folder, listener, seen_updates(folder) + 1) as log:
+        for line in _warnings(run.data):
+            log.say(line)
         detector = build(run.backbone, run.head, run.data.train.classes, run.size)
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
@@ -88,21 +92,23 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
         log.board.text("freeze", frozen.table())
         log.board.text("config", f"```\n{config}\n```")
         parts = cut(detector.network, detector.blocks)
-        history = _fit(run, detector, parts, log)
-        frozen.verify()
-        detector.model.save_weights(folder / WEIGHTS)
-        split, dataset = run.judged
-        found, metrics = judge(run, detector, parts, dataset)
+        history, predictor = _fit(run, detector, parts, log)
+    frozen.verify()
+    save_weights(detector, folder)
+    split, dataset = run.judged
+    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset)
     keep_pictures(folder, split, dataset, found)
-    result = {"split": split, "metrics": metrics, **_account(history)}
+    seconds = history.earlier_seconds + time.monotonic() - started
+    result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
 
 
-def judge(run: Run, detector: Detector, parts: Cut, dataset: Dataset) -> tuple[list[Detections], dict[str, Any]]:
-    """Return a detector's detections on a dataset, straight from its pixels, and their metrics."""
-    found = predict(detector, parts, dataset)
-    return found, run.evaluator(dataset, found)
+def save_weights(detector: Detector, folder: Path) -> None:
+    """Write the detector's weights so that a crash leaves the old file or the new one."""
+    partial = folder / f"partial-{WEIGHTS}"
+    detector.model.save_weights(partial)
+    partial.replace(folder / WEIGHTS)
 
 
 def reopen(backbone: Backbone, head: Head, size: tuple[int, int], folder: Path) -> tuple[Detector, Cut]:
@@ -118,9 +124,9 @@ def evaluate(run: Run, folder: Path) -> dict[str, Any]:
     """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics."""
     detector, parts = reopen(run.backbone, run.head, run.size, folder)
     split, dataset = run.judged
-    found, metrics = judge(run, detector, parts, dataset)
+    found = predict(detector, parts, dataset)
     keep_pictures(folder, split, dataset, found)
-    return {"split": split, "metrics": metrics}
+    return {"split": split, "metrics": run.evaluator(dataset, found)}
 
 
 def refuse_errors(data: Splits) -> None:
@@ -129,6 +135,15 @@ def refuse_errors(data: Splits) -> None:
     if errors:
         shown = "\n  ".join(errors[:10])
         raise DataError(f"the data has {len(errors)} errors; mend or remove these files:\n  {shown}")
+
+
+def _warnings(data: Splits) -> list[str]:
+    """Return what reading the data warned of: each kind once, with its number and its first case."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in data.findings:
+        if finding.severity == "warning" or finding.code == "divided":
+            by_code.setdefault(finding.code, []).append(finding)
+    return [f"{len(found)} x {code}: {found[0]}" for code, found in by_code.items()]
 
 
 def describe(data: Splits, folder: Path, config: str) -> None:
@@ -154,7 +169,7 @@ def describe(data: Splits, folder: Path, config: str) -> None:
     checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
 
 
-def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> History:
+def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> tuple[History, Predictor]:
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
     train_source = source(views, parts, run.features, log.listener.progress)
     log.say(train_source.note)
@@ -174,7 +189,8 @@ def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> History:
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")
 
     learner = Learner(detector, parts, train_source, run.fit)
-    return fit(learner, train_source, run.fit, run.seed, look, log.folder, on_update, on_look)
+    history = fit(learner, train_source, run.fit, run.seed, look, log.folder, on_update, on_look)
+    return history, predictor
 
 
 def _account(history: History) -> dict[str, Any]:
@@ -183,7 +199,6 @@ def _account(history: History) -> dict[str, Any]:
         "best_update": history.best.update,
         "updates": history.best.updates,
         "micro_batch": history.micro_batch,
-        "seconds": history.seconds,
         "images_per_second": history.images_per_second,
         "peak_memory_bytes": memory.peak(),
     }

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,14 @@ def test_an_exact_duplicate_is_left_out_and_reported():
     assert [(f.code, f.record) for f in dataset.findings] == [("duplicate-box", "object 2")]
 
 
-def test_merge_renames_and_misspelt_keys_are_refused():
+def test_merge_renames_and_misspelt_keys_are_told():
     records = record(cup(1, 1, 5, 5), cup(2, 2, 5, 5, name="mug"))
     assert build(records, merge={"mug": "cup"}).counts() == {"cup": 2}
-    with pytest.raises(DataError, match=r"readers\.voc\.merge.*'mugg'.*did you mean 'mug'"):
-        build(records, merge={"mugg": "cup"})
+    findings = []
+    assert build(records, merge={"mugg": "cup"}, findings=findings).counts() == {"mug": 1, "cup": 1}
+    (finding,) = findings
+    assert (finding.code, finding.severity) == ("unused-merge", "warning")
+    assert re.search(r"readers\.voc\.merge.*'mugg'.*did you mean 'mug'", finding.message)
 
 
 def test_given_classes_set_the_order_and_leave_others_out():

@@ -166,22 +166,13 @@ def test_what_a_layer_derives_from_its_weights_is_refreshed(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["w.weights.h5", "w.keras", "w.h5"])
-def test_a_damaged_file_is_one_error_that_names_it(tmp_path, file):
+def test_a_truncated_file_is_one_error_that_names_it(tmp_path, file):
     data = save(network(), tmp_path / file).read_bytes()
-    target, damaged = network(), tmp_path / ("damaged-" + file)
+    target, cut = network(), tmp_path / ("cut-" + file)
     for length in np.linspace(0, len(data) - 1, 12).astype(int):
-        damaged.write_bytes(data[:length])
-        with pytest.raises(ModelError, match=f"{damaged.name}: cannot be read"):
-            restore(target, damaged, 0.5)
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        flipped = np.frombuffer(data, np.uint8).copy()
-        flipped[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
-        damaged.write_bytes(flipped.tobytes())
-        try:
-            restore(target, damaged, 0.5)
-        except ModelError as error:
-            assert damaged.name in str(error)  # noqa: PT017 (values may flip unnoticed: then there is no error)
+        cut.write_bytes(data[:length])
+        with pytest.raises(ModelError, match=f"{cut.name}: cannot be read"):
+            restore(target, cut, 0.5)
 
 
 class Planted:

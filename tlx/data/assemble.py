@@ -66,11 +66,11 @@ def assemble(
         ("report") or is the format's habit and worth one note ("expected").
 
     Raises:
-      DataError: a class that is asked for does not occur, or no image or no box is left.
+      DataError: a class in `classes` does not occur, or no image or no box is left.
     """
     records = _with_sizes(_one_per_image(records, findings), root, findings)
     _refuse_none(len(records), "image with labels", reader, root, findings)
-    records = _renamed(reader, records, merge or {}, declared)
+    records = _renamed(reader, records, merge or {}, declared, findings)
     counts = Counter(obj.name for record in records for obj in record.objects)
     names = _choose(reader, counts, classes, {(merge or {}).get(name, name) for name in declared})
     _report_names(reader, records, counts, names, findings)
@@ -131,13 +131,17 @@ def _with_sizes(records: list[Record], root: Path, findings: list[Finding]) -> l
     return sized
 
 
-def _renamed(reader: str, records: list[Record], merge: Mapping[str, str], declared: Collection[str]) -> list[Record]:
+def _renamed(
+    reader: str, records: list[Record], merge: Mapping[str, str], declared: Collection[str], findings: list[Finding]
+) -> list[Record]:
     if not merge:
         return records
     known = {obj.name for record in records for obj in record.objects if obj.name} | set(declared)
     for name in merge:
         if name not in known:
-            raise DataError(f"readers.{reader}.merge: {_no_such_class(name, known)}")
+            # No error: an experiment may be used on other data of its format, where nothing is misspelt.
+            message = f"readers.{reader}.merge has no effect: {_no_such_class(name, known)}"
+            findings.append(Finding("unused-merge", "warning", "", "", message))
     return [
         record._replace(objects=[obj._replace(name=merge.get(obj.name, obj.name)) for obj in record.objects])
         for record in records

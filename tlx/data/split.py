@@ -119,6 +119,40 @@ def own(dataset: Dataset, allow_leakage: bool = False) -> Splits:
     return _checked(Splits(parts["train"], parts["validation"], test, dataset.findings + spare), allow_leakage)
 
 
+@splits.register("auto")
+def auto(dataset: Dataset, train: float = 0.6, validation: float = 0.2, seed: int = 0) -> Splits:
+    """Take the parts that the data itself declares, as `own` does; what it does not declare, divide as `ratio` does.
+
+    Where only training and test images are declared, validation is divided from the former. A finding says
+    what was done.
+
+    Args:
+      dataset: what to divide, if it does not declare its parts.
+      train: the share of images to train on, above 0.
+      validation: the share of images to choose and stop by, above 0.
+      seed: another seed is another division.
+
+    Raises:
+      DataError: as `own` and `ratio`.
+    """
+    declared = {example.split for example in dataset.examples} - {""}
+    if {"train", "validation"} <= declared:
+        return own(dataset)
+    if declared != {"train", "test"}:
+        message = f"the data declares no parts of its own; it is divided at random, with seed {seed}"
+        return _with_finding(ratio(dataset, train, validation, seed), message)
+    named = np.array([example.split for example in dataset.examples])
+    rest, test = _part(dataset, named != "test", "train"), _part(dataset, named == "test", "test")
+    share = train / (train + validation)
+    divided = ratio(replace(rest, findings=dataset.findings), share, 1 - share, seed)
+    message = f"the data declares no validation images; they are taken from the training images, with seed {seed}"
+    return _with_finding(_checked(replace(divided, test=test), False), message)
+
+
+def _with_finding(parts: Splits, message: str) -> Splits:
+    return replace(parts, findings=(*parts.findings, Finding("divided", "info", "", "", message)))
+
+
 @splits.register("given")
 def given(train: Dataset, validation: Dataset, test: Dataset | None = None, allow_leakage: bool = False) -> Splits:
     """Take one dataset for each part; the classes are those of `train`, in its order.

@@ -123,7 +123,7 @@ NETWORKS = (
         "inception_v3",
         "InceptionV3",
         _taps("mixed0_activation_4", "mixed2", "mixed7", "mixed10"),
-        r"^(mixed\d+)",
+        r"^(mixed\d+)(?!_1)",  # The layer mixed9_1 is within mixed10.
         merging=True,
     ),
     Network(

@@ -13,11 +13,15 @@ from tlx.lazy import keras
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One operation of a network with the symbolic tensors that go in and come out."""
+    """One operation of a network with the symbolic tensors that go in and come out.
+
+    `constants` spells out what else it was called with, such as the 2.0 of `x * 2.0`.
+    """
 
     operation: Any
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    constants: str
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,19 @@ def steps(network: Any) -> list[Step]:
             continue
         # The first node is the one that built the network; cutting it adds further ones.
         node = operation._inbound_nodes[0]
-        found.append(Step(operation, tuple(node.input_tensors), tuple(node.output_tensors)))
+        called = keras.tree.map_structure(_constant, (node.arguments.args, node.arguments.kwargs))
+        found.append(Step(operation, tuple(node.input_tensors), tuple(node.output_tensors), repr(called)))
     made = {id(t) for step in found for t in step.outputs} | {id(t) for t in network.inputs}
-    if any(id(t) not in made for step in found for t in step.inputs):
+    if any(id(t) not in made for t in (*network.outputs, *(t for step in found for t in step.inputs))):
         raise ModelError(f"{network.name}: a layer is used more than once; tlx cannot freeze or cut such a network")
     return found
+
+
+def _constant(argument: Any) -> Any:
+    if isinstance(argument, keras.KerasTensor):
+        return "tensor"
+    # The repr of a large array would leave out its middle.
+    return argument if np.isscalar(argument) or argument is None else np.asarray(argument).tolist()
 
 
 def weight_layers(network: Any, blocks: str) -> list[WeightLayer]:

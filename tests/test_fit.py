@@ -1,0 +1,180 @@
+"""The training loop: resumed runs are the runs they would have been, and bad ones end with a reason."""
+
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from tlx import freeze
+from tlx.errors import TrainingError
+from tlx.fit import Fit, fit, seen_updates
+from tlx.pipeline import order
+
+
+def metric(learner):
+    """A number in 0..1 that depends on every bit of the present weights."""
+    return float(sum(np.abs(v.numpy()).sum() for v in learner.variables)) % 1
+
+
+class Run:
+    """One attempt at training; `stop_after` looks it is interrupted."""
+
+    def __init__(self, made, settings, folder, stop_after=None, scores=None):
+        self.made, self.settings, self.folder, self.stop_after = made, settings, folder, stop_after
+        self.scores = iter(scores) if scores is not None else None
+        self.updates, self.looks, self.weights = [], [], []
+
+    def look(self):
+        self.weights.append([v.numpy().copy() for v in self.made.learner.variables])
+        score = metric(self.made.learner) if self.scores is None else next(self.scores)
+        return {"AP": score}, {"validation/loss": 0.5}
+
+    def on_look(self, look):
+        self.looks.append(look)
+        if self.stop_after is not None and len(self.looks) == self.stop_after:
+            raise KeyboardInterrupt
+
+    def __call__(self):
+        return fit(
+            self.made.learner,
+            self.made.source,
+            self.settings,
+            seed=3,
+            look=self.look,
+            folder=self.folder,
+            on_update=lambda *update: self.updates.append(update),
+            on_look=self.on_look,
+        )
+
+
+@pytest.fixture
+def start(draw, assemble, tmp_path):
+    """Return a function that puts a run together from nothing, as another process would."""
+    dataset = draw(5)
+
+    def start(folder, settings, views=2, policy=None, dropout=0.0, **options):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        features = None if views else assemble.uncached
+        made = assemble(dataset, policy or freeze.last_layers(2), settings, features, dropout=dropout)
+        return Run(made, settings, tmp_path / folder, **options)
+
+    return start
+
+
+def comparable(look):
+    scalars = {name: value for name, value in look.scalars.items() if name != "images_per_second"}
+    return look.number, look.update, look.updates, look.epoch, look.metrics, scalars
+
+
+@pytest.mark.parametrize("case", ["plain", "averaged and with dropout"])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays, case):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4, ema=None if case == "plain" else 0.8)
+    dropout = 0.0 if case == "plain" else 0.3
+    whole = start("whole", settings, dropout=dropout)
+    history = whole()
+    first = start("interrupted", settings, dropout=dropout, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    assert seen_updates(first.folder) == first.looks[-1].update == 4
+    second = start("interrupted", settings, dropout=dropout)
+    resumed = second()
+    assert [update for update, _, _ in first.updates + second.updates] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert first.updates + second.updates == whole.updates
+    for a, b in zip(arrays(whole.made.learner.state), arrays(second.made.learner.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [comparable(look) for look in resumed.looks] == [comparable(look) for look in history.looks]
+    assert comparable(resumed.best) == comparable(history.best)
+    assert resumed.micro_batch == history.micro_batch
+
+
+def test_a_finished_run_is_not_trained_again(start, arrays):
+    settings = Fit(batch_size=4, epochs=2, evaluations=2)
+    history = (run := start("done", settings))()
+    again = start("done", settings)
+    repeated = again()
+    assert again.updates == again.looks == []
+    assert [comparable(look) for look in repeated.looks] == [comparable(look) for look in history.looks]
+    for a, b in zip(arrays(run.made.learner.model_state), arrays(again.made.learner.model_state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_example_of_every_epoch_is_trained_on_once(start):
+    settings = Fit(batch_size=2, epochs=2, evaluations=1)
+    run, seen = start("order", settings), []
+    update = run.made.learner.update
+    batches = run.made.source.batches
+    run.made.learner.update = lambda arrays, rate, micro: (seen.append((len(arrays[0]), rate)), update(arrays, rate, micro))[1]
+    object.__setattr__(run.made.source, "batches", lambda units, size: (seen.append(units), batches(units, size))[1])
+    run()
+    assert seen[0] == list(islice(order(5, 2, 3), 10))
+    assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
+
+
+@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.9, 0.3, 0.2], 2), ([None, None, 0.0, None], 3), ([0.5] * 4, 4)])
+def test_the_weights_of_the_best_look_are_kept(start, arrays, scores, best):
+    run = start("best", Fit(batch_size=5, epochs=4, evaluations=4, learning_rate=1e-2), scores=scores)
+    history = run()
+    assert history.best.number == best
+    for a, b in zip(arrays(run.made.learner.variables), run.weights[best - 1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_looks_see_the_moving_average_which_is_what_is_kept(start, arrays):
+    run = start("ema", Fit(batch_size=5, epochs=2, evaluations=1, ema=0.5, learning_rate=1e-2))
+    run()
+    averages = arrays(run.made.learner.averages)
+    for average, looked_at, kept in zip(averages, run.weights[0], arrays(run.made.learner.variables), strict=True):
+        np.testing.assert_array_equal(average, looked_at)
+        np.testing.assert_array_equal(average, kept)
+
+
+def test_a_loss_that_is_not_finite_names_the_update_and_its_pictures(start):
+    settings = Fit(batch_size=2, epochs=4, evaluations=1)
+    run = start("diverged", settings)
+    on_update = run.updates.append
+
+    def break_after_two(update):
+        on_update(update)
+        if update[0] == 2:
+            run.made.learner.variables[0].assign(run.made.learner.variables[0] * np.nan)
+
+    run.updates = type("", (), {"append": staticmethod(break_after_two)})
+    units = list(islice(order(5, 2, 3), 4, 6))
+    pictures = ", ".join(sorted(f"{index}.png" for index, _ in units))
+    with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*learning_rate"):
+        run()
+
+
+def test_a_smaller_micro_batch_is_remembered(start):
+    settings = Fit(batch_size=4, epochs=2, evaluations=2, micro_batch=3)
+    run = start("micro", settings)
+    assert run().micro_batch == 3
+    assert start("micro", settings)().micro_batch == 3
+
+
+def test_warm_up_is_linear_and_the_decay_is_a_cosine_to_zero():
+    settings = Fit(learning_rate=1.0, warmup=0.1)
+    rates = [settings.rate(update, 100) for update in range(101)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[32] == pytest.approx((1 + math.cos(math.pi * 22 / 90)) / 2)
+
+
+def test_a_constant_schedule_only_warms_up():
+    settings = Fit(learning_rate=0.5, warmup=0.1, schedule="constant")
+    assert {settings.rate(update, 100) for update in range(10, 100)} == {0.5}
+    assert settings.rate(0, 100) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_the_shortest_schedules_learn_something(updates):
+    assert all(0 < Fit().rate(update, updates) <= Fit().learning_rate for update in range(updates))
+
+
+@pytest.mark.parametrize(("epochs", "pictures", "updates"), [(1, 16, 1), (2.5, 32, 5), (0.01, 10, 1), (40, 100, 250)])
+def test_epochs_are_passes_over_the_pictures(epochs, pictures, updates):
+    assert Fit(epochs=epochs, batch_size=16).updates(pictures) == updates

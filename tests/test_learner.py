@@ -1,0 +1,152 @@
+"""One update is one update, whatever fits in memory at once."""
+
+import numpy as np
+import pytest
+
+from tlx import freeze
+from tlx.errors import TrainingError
+from tlx.fit import Fit
+from tlx.lazy import tf
+
+# The last convolution of the tiny backbone has no BatchNorm, whose statistics would be a micro-batch's.
+POLICY = freeze.last_layers(1)
+
+
+@pytest.fixture
+def learning(draw, assemble):
+    """Return a function that gives a fresh learner and one batch of six."""
+    dataset = draw(3)
+
+    def learning(policy=POLICY, **settings):
+        made = assemble(dataset, policy, Fit(batch_size=6, **settings))
+        batch = next(iter(made.source.batches(made.source.views.units, 6)))
+        return made.learner, batch[1:]
+
+    return learning
+
+
+def updated(learning, arrays, micro):
+    learner, batch = learning()
+    loss, fitted = learner.update(batch, 1e-3, micro)
+    return loss, fitted, arrays(learner.variables)
+
+
+def assert_same(one, other):
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    for a, b in zip(one[2], other[2], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_micro_batches_give_the_same_update(learning, arrays):
+    learner, _ = learning()
+    before = arrays(learner.variables)
+    whole = updated(learning, arrays, 6)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, whole[2], strict=True))
+    for micro in (2, 4):
+        assert_same(whole, updated(learning, arrays, micro))
+
+
+def exhausted(learner, fits):
+    """Make a learner fail as TensorFlow does where a micro-batch is larger than `fits`, from the second one on."""
+    add, asked = learner._add, []
+
+    def short_of_memory(arrays):
+        asked.append(len(arrays[0]))
+        if len(arrays[0]) > fits and len(asked) > 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nmore")
+        add(arrays)
+
+    learner._add = short_of_memory
+    return asked
+
+
+def test_what_does_not_fit_is_halved_and_the_update_is_the_same(learning, arrays):
+    learner, batch = learning()
+    # The first micro-batch of four has been added up already when the next one fails.
+    asked = exhausted(learner, fits=1)
+    loss, micro = learner.update(batch, 1e-3, 4)
+    assert micro == 1
+    assert asked == [4, 2, 2, *[1] * 6]
+    assert_same(updated(learning, arrays, 6), (loss, micro, arrays(learner.variables)))
+
+
+def test_one_example_that_does_not_fit_ends_the_run(learning):
+    learner, batch = learning()
+    learner.update(batch, 1e-3, 6)
+    learner._add = lambda _: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, "OOM here\nmore"))
+    with pytest.raises(TrainingError, match=r"run\.image_size.*\(OOM here\)"):
+        learner.update(batch, 1e-3, 4)
+
+
+def test_only_kernels_decay(learning, arrays):
+    learner, _ = learning(weight_decay=0.5)
+    before = arrays(learner.variables)
+    for optimizer in learner.optimizers:
+        optimizer.learning_rate.assign(0.1)
+    learner._apply()  # No gradient has been added up, so there is nothing but decay.
+    for variable, value in zip(learner.variables, before, strict=True):
+        factor = 0.95 if len(variable.shape) >= 2 else 1.0
+        np.testing.assert_allclose(variable.numpy(), factor * value, rtol=1e-5)
+
+
+def test_the_backbone_learns_at_its_own_rate(learning, arrays):
+    learner, batch = learning(policy=freeze.last_layers(3), backbone_rate=0.1, weight_decay=0.0)
+    head = {id(v) for v in learner.detector.top.trainable_variables}
+    before = arrays(learner.variables)
+    learner.update(batch, 1e-2, 6)
+    # Adam's first step is as long as its rate wherever the gradient is not tiny.
+    steps = {True: [], False: []}
+    for variable, value in zip(learner.variables, before, strict=True):
+        steps[id(variable) in head].append(np.abs(variable.numpy() - value).max())
+    assert max(steps[True]) == pytest.approx(1e-2, rel=0.01)
+    assert max(steps[False]) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_with_nothing_unfrozen_only_the_head_is_in_the_groups(learning):
+    learner, _ = learning(policy=freeze.backbone())
+    assert len(learner.optimizers) == 1
+    assert len(learner.variables) == len(learner.detector.top.trainable_variables)
+
+
+def test_gradients_are_clipped_by_their_global_norm(learning):
+    learner, batch = learning(clip=1e-3)
+    learner.update(batch, 1e-3, 6)
+    # Adam's first moment after one step is a tenth of the clipped gradient.
+    moments = [v.numpy() for o in learner.optimizers for v in o.variables if "momentum" in v.path]
+    assert np.sqrt(sum((m**2).sum() for m in moments)) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_a_batch_without_objects_is_learnt_from(learning, arrays):
+    learner, batch = learning()
+    *features, boxes, labels, ignore = batch
+    empty = [*features, tf.zeros_like(boxes), tf.fill(labels.shape, -2), tf.zeros_like(ignore)]
+    before = arrays(learner.variables)
+    loss, _ = learner.update(empty, 1e-3, 6)
+    assert 0 < loss < np.inf
+    assert all(np.isfinite(v.numpy()).all() for v in learner.variables)
+    assert any((v.numpy() != value).any() for v, value in zip(learner.variables, before, strict=True))
+
+
+def test_averages_follow_the_weights_and_stand_in_for_them(learning, arrays):
+    learner, batch = learning(ema=0.75)
+    start = arrays(learner.variables)
+    learner.update(batch, 1e-2, 6)
+    after = arrays(learner.variables)
+    with pytest.raises(KeyError), learner.averaged():
+        for variable, a, b in zip(learner.variables, start, after, strict=True):
+            np.testing.assert_allclose(variable.numpy(), 0.75 * a + 0.25 * b, atol=1e-6)
+        raise KeyError
+    for variable, value in zip(learner.variables, after, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_state_holds_all_that_training_changes(draw, assemble, arrays):
+    made = assemble(draw(3), freeze.last_layers(3), Fit(batch_size=6, ema=0.9), dropout=0.2)
+    everything = [*made.detector.model.variables, *(v for o in made.learner.optimizers for v in o.variables)]
+    before = arrays(everything)
+    batch = next(iter(made.source.batches(made.source.views.units, 6)))
+    made.learner.update(batch[1:], 1e-3, 6)
+    kept = {id(v) for v in made.learner.state}
+    changed = [v for v, value in zip(everything, before, strict=True) if (v.numpy() != value).any()]
+    assert any("seed" in v.path for v in changed)
+    assert [v.path for v in changed if id(v) not in kept] == []
