@@ -26,14 +26,13 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture
-def draw(tmp_path):
+@pytest.fixture(scope="session")
+def draw(tmp_path_factory):
     """Return a function that draws pictures with one filled box each, of alternating classes."""
 
     def draw(count=4, size=64, seed=0, splits=("",)):
         rng = np.random.default_rng(seed)
-        folder = tmp_path / f"drawn-{count}-{size}-{seed}"
-        folder.mkdir()
+        folder = tmp_path_factory.mktemp("drawn")
         examples = []
         for i in range(count):
             pixels = rng.integers(90, 150, (size, size, 3), np.uint8)
@@ -49,7 +48,7 @@ def draw(tmp_path):
     return draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Return a function that describes a tiny random backbone: residuals, a branch, BatchNorm, and plain operations."""
 
@@ -80,24 +79,31 @@ def tiny():
     return tiny
 
 
-@pytest.fixture
-def assemble(tmp_path, tiny):
-    """Return a function that puts together everything that trains: detector, cut, frozen, source and learner."""
+@pytest.fixture(scope="session")
+def assemble(tmp_path_factory, tiny):
+    """Return a function that puts together everything that trains: detector, cut, frozen, source and learner.
 
-    def assemble(dataset, policy, fit=None, features=None, augment=None, seed=0, dropout=0.0):
-        keras.utils.set_random_seed(seed)
+    Tracing its two functions takes a learner seconds, which a few updates are not worth: they run as they are
+    unless `traced`.
+    """
+    folder = tmp_path_factory.mktemp("features")
+
+    def assemble(dataset, policy, fit=None, features=None, augment=None, dropout=0.0, traced=False):
+        keras.utils.set_random_seed(0)
         detector = build(tiny(dropout), Fcos(channels=16, depth=1), dataset.classes, (64, 64))
         frozen = freeze.apply(policy, detector.network, weight_layers(detector.network, detector.blocks))
         parts = cut(detector.network, detector.blocks)
-        features = features or Features(views=2, folder=tmp_path / "features")
-        train = source(Views(dataset, (64, 64), augment, features.views, seed), parts, features)
+        features = features or Features(views=2, folder=folder)
+        train = source(Views(dataset, (64, 64), augment, features.views), parts, features)
         learner = Learner(detector, parts, train, fit or Fit())
+        if not traced:
+            learner._add, learner._apply = learner._add_graph, learner._apply_graph
         return SimpleNamespace(detector=detector, frozen=frozen, cut=parts, source=train, learner=learner)
 
     return assemble
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def arrays():
     """Return a function that copies the values of variables."""
     return lambda variables: [np.array(v.numpy()) for v in variables]

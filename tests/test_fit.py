@@ -30,6 +30,9 @@ class Run:
         score = metric(self.made.learner) if self.scores is None else next(self.scores)
         return {"AP": score}, {"validation/loss": 0.5}
 
+    def on_update(self, *update):
+        self.updates.append(update)
+
     def on_look(self, look):
         self.looks.append(look)
         if self.stop_after is not None and len(self.looks) == self.stop_after:
@@ -43,7 +46,7 @@ class Run:
             seed=3,
             look=self.look,
             folder=self.folder,
-            on_update=lambda *update: self.updates.append(update),
+            on_update=self.on_update,
             on_look=self.on_look,
         )
 
@@ -53,10 +56,9 @@ def start(draw, assemble, tmp_path):
     """Return a function that puts a run together from nothing, as another process would."""
     dataset = draw(5)
 
-    def start(folder, settings, views=2, policy=None, dropout=0.0, **options):
+    def start(folder, settings, dropout=0.0, traced=False, **options):
         (tmp_path / folder).mkdir(exist_ok=True)
-        features = None if views else assemble.uncached
-        made = assemble(dataset, policy or freeze.last_layers(2), settings, features, dropout=dropout)
+        made = assemble(dataset, freeze.last_layers(2), settings, dropout=dropout, traced=traced)
         return Run(made, settings, tmp_path / folder, **options)
 
     return start
@@ -67,17 +69,15 @@ def comparable(look):
     return look.number, look.update, look.updates, look.epoch, look.metrics, scalars
 
 
-@pytest.mark.parametrize("case", ["plain", "averaged and with dropout"])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays, case):
-    settings = Fit(batch_size=2, epochs=3.2, evaluations=4, ema=None if case == "plain" else 0.8)
-    dropout = 0.0 if case == "plain" else 0.3
-    whole = start("whole", settings, dropout=dropout)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
+    settings, dropout = Fit(batch_size=2, epochs=3.2, evaluations=4, ema=0.8), 0.3
+    whole = start("whole", settings, dropout=dropout, traced=True)
     history = whole()
-    first = start("interrupted", settings, dropout=dropout, stop_after=2)
+    first = start("interrupted", settings, dropout=dropout, traced=True, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         first()
     assert seen_updates(first.folder) == first.looks[-1].update == 4
-    second = start("interrupted", settings, dropout=dropout)
+    second = start("interrupted", settings, dropout=dropout, traced=True)
     resumed = second()
     assert [update for update, _, _ in first.updates + second.updates] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert first.updates + second.updates == whole.updates
@@ -89,23 +89,32 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays, case):
 
 
 def test_a_finished_run_is_not_trained_again(start, arrays):
-    settings = Fit(batch_size=4, epochs=2, evaluations=2)
+    settings = Fit(batch_size=4, epochs=2, evaluations=2, micro_batch=3)
     history = (run := start("done", settings))()
     again = start("done", settings)
     repeated = again()
     assert again.updates == again.looks == []
+    assert repeated.micro_batch == history.micro_batch == 3
     assert [comparable(look) for look in repeated.looks] == [comparable(look) for look in history.looks]
     for a, b in zip(arrays(run.made.learner.model_state), arrays(again.made.learner.model_state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_example_of_every_epoch_is_trained_on_once(start):
+def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
     settings = Fit(batch_size=2, epochs=2, evaluations=1)
     run, seen = start("order", settings), []
-    update = run.made.learner.update
-    batches = run.made.source.batches
-    run.made.learner.update = lambda arrays, rate, micro: (seen.append((len(arrays[0]), rate)), update(arrays, rate, micro))[1]
-    object.__setattr__(run.made.source, "batches", lambda units, size: (seen.append(units), batches(units, size))[1])
+    update, batches = run.made.learner.update, run.made.source.batches
+
+    def noted_update(arrays, rate, micro):
+        seen.append((len(arrays[0]), rate))
+        return update(arrays, rate, micro)
+
+    def noted_batches(units, size):
+        seen.append(units)
+        return batches(units, size)
+
+    monkeypatch.setattr(run.made.learner, "update", noted_update)
+    monkeypatch.setitem(vars(run.made.source), "batches", noted_batches)
     run()
     assert seen[0] == list(islice(order(5, 2, 3), 10))
     assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
@@ -132,25 +141,13 @@ def test_looks_see_the_moving_average_which_is_what_is_kept(start, arrays):
 def test_a_loss_that_is_not_finite_names_the_update_and_its_pictures(start):
     settings = Fit(batch_size=2, epochs=4, evaluations=1)
     run = start("diverged", settings)
-    on_update = run.updates.append
-
-    def break_after_two(update):
-        on_update(update)
-        if update[0] == 2:
-            run.made.learner.variables[0].assign(run.made.learner.variables[0] * np.nan)
-
-    run.updates = type("", (), {"append": staticmethod(break_after_two)})
+    # A rectifier may lose the NaN on the way to the loss; the gradient shows it all the same.
+    kernel = next(v for v in run.made.learner.variables if "block4_a/kernel" in v.path)
+    run.on_update = lambda update, *_: kernel.assign(kernel * np.nan) if update == 2 else None
     units = list(islice(order(5, 2, 3), 4, 6))
     pictures = ", ".join(sorted(f"{index}.png" for index, _ in units))
-    with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*learning_rate"):
+    with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*rate"):
         run()
-
-
-def test_a_smaller_micro_batch_is_remembered(start):
-    settings = Fit(batch_size=4, epochs=2, evaluations=2, micro_batch=3)
-    run = start("micro", settings)
-    assert run().micro_batch == 3
-    assert start("micro", settings)().micro_batch == 3
 
 
 def test_warm_up_is_linear_and_the_decay_is_a_cosine_to_zero():

@@ -20,6 +20,7 @@ from tlx.pipeline import Unit, Views, batches
 from tlx.registry import rooms
 
 _BATCH = 16
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @rooms.register("features")
@@ -111,8 +112,6 @@ def _fill(folder: Path, views: Views, cut: Cut, settings: Features, report: Call
             array[done : done + len(pictures)] = features.numpy()
         done += len(pictures)
         report("caching features", done, len(units))
-    for array in arrays:
-        array.flush()
 
 
 def _key(views: Views, cut: Cut, settings: Features) -> str:
@@ -130,7 +129,18 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
         digest.update(variable.numpy().tobytes())
     for example in views.dataset.examples:
         digest.update(file_hash(example.image).encode() + example.boxes.tobytes() + example.labels.tobytes())
-    what = (views.size, repr(views.augment), views.count, views.seed, settings.dtype, keras.__version__, tf.__version__)
+    # Nobody waits for features to reach the disk, so they are trusted only until the machine starts anew.
+    boot = _BOOT.read_text() if _BOOT.exists() else ""
+    what = (
+        boot,
+        views.size,
+        repr(views.augment),
+        views.count,
+        views.seed,
+        settings.dtype,
+        keras.__version__,
+        tf.__version__,
+    )
     digest.update(repr(what).encode())
     return digest.hexdigest()[:32]
 

@@ -100,7 +100,7 @@ def fit(
     run goes on from it, with the numbers that it would have had without the interruption.
 
     Raises:
-      TrainingError: the loss is not finite; the message names the update and the pictures.
+      TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
     """
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
@@ -184,6 +184,6 @@ def _score(look: Look) -> float:
 def _not_finite(train: Source, units: np.ndarray, update: int, loss: float) -> TrainingError:
     names = sorted({train.views.dataset.examples[i].image.name for i, _ in units.tolist()})
     return TrainingError(
-        f"the loss became {loss} at update {update + 1}, on these pictures: {', '.join(names)};"
+        f"the loss or its gradient became {loss} at update {update + 1}, on these pictures: {', '.join(names)};"
         " try a smaller fit.learning_rate, and look at these pictures' labels"
     )

@@ -58,7 +58,7 @@ class Learner:
         return self.detector.head.losses(outputs, targets, self.detector.grid)
 
     def update(self, arrays: Sequence[Any], rate: float, micro: int) -> tuple[float, int]:
-        """Do one update and return its loss, and the micro-batch that fitted.
+        """Do one update and return its loss, NaN where a gradient is not finite, and the micro-batch that fitted.
 
         Where a micro-batch does not fit in memory it is halved and the update is begun again.
 
@@ -112,12 +112,12 @@ class Learner:
 
     def _apply_graph(self) -> Any:
         positives = tf.maximum(self._totals[1], 1.0)
-        gradients, _ = tf.clip_by_global_norm([g / positives for g in self._sums], self.settings.clip)
+        gradients, norm = tf.clip_by_global_norm([g / positives for g in self._sums], self.settings.clip)
         for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
             optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
         for variable, average in zip(self.variables, self.averages, strict=False):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)
-        return self._totals[0] / positives
+        return tf.where(tf.math.is_finite(norm), self._totals[0] / positives, float("nan"))
 
     def _raw(self) -> list[Any]:
         return [v.value for v in self.variables]

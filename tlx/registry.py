@@ -82,7 +82,8 @@ class Registry:
             if taken and (taken.file, factory.__qualname__) != (entry.file, taken.factory.__qualname__):
                 raise ConfigError(f"{entry.full_name} is registered twice: in {taken.file} and in {entry.file}")
             for argument in entry.parameters.values():
-                if argument.kind is argument.VAR_KEYWORD or argument.annotation is argument.empty:
+                by_name = argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+                if not by_name or argument.annotation is argument.empty:
                     raise ConfigError(f"{entry.full_name} ({entry.file}): argument {argument} needs a name and a type")
             self.entries[name] = entry
             return factory
@@ -115,7 +116,7 @@ def discover() -> None:
             importlib.import_module(f"{name}.{info.name}")
     allowed = os.environ.get("TLX_PLUGINS")
     for point in entry_points(group=PLUGIN_GROUP):
-        if allowed is None or point.name in allowed.split(","):
+        if allowed is None or point.name in map(str.strip, allowed.split(",")):
             _load(point)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tlx import checkpoint, freeze, memory
 from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.split import Splits
+from tlx.data.split import Splits, relabelled
 from tlx.errors import DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
@@ -121,9 +121,14 @@ def reopen(backbone: Backbone, head: Head, size: tuple[int, int], folder: Path) 
 
 
 def evaluate(run: Run, folder: Path) -> dict[str, Any]:
-    """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics."""
+    """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics.
+
+    Raises:
+      DataError: the data has a class that the detector was not trained for.
+    """
     detector, parts = reopen(run.backbone, run.head, run.size, folder)
     split, dataset = run.judged
+    dataset = relabelled(dataset, detector.classes)
     found = predict(detector, parts, dataset)
     keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}

@@ -72,7 +72,8 @@ def _first_that_fits(value: Any, annotation: Any, options: tuple) -> Any:
 
 
 def _choice(value: Any, choices: tuple) -> Any:
-    if value in choices:
+    # True equals 1, and is not what was asked for.
+    if any(value == choice and type(value) is type(choice) for choice in choices):
         return value
     listed = " or ".join(map(repr, choices))
     raise TypeError(f"expected {listed}, got {_shown(value)}{suggest(str(value), map(str, choices))}")

@@ -168,7 +168,7 @@ def given(train: Dataset, validation: Dataset, test: Dataset | None = None, allo
     Raises:
       DataError: a part has a class that `train` lacks, or is empty, or a picture is in two parts.
     """
-    others = [_relabelled(part, train.classes) for part in (validation, test) if part is not None]
+    others = [relabelled(part, train.classes) for part in (validation, test) if part is not None]
     for name, part in zip(_NAMES, [train, *others], strict=False):
         if not len(part):
             raise DataError(f"{part.name}: there are no {name} images")
@@ -277,7 +277,12 @@ def _spare(part_of: np.ndarray, sizes: np.ndarray) -> int:
     return int(candidates[sizes[candidates].argmin()])
 
 
-def _relabelled(part: Dataset, classes: tuple[str, ...]) -> Dataset:
+def relabelled(part: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Return the same examples with labels that are positions in the training data's `classes`.
+
+    Raises:
+      DataError: the examples have a class that is not one of these.
+    """
     for name in part.classes:
         if name not in classes:
             known = ", ".join(classes)

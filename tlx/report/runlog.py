@@ -15,7 +15,7 @@ from tlx.report.pictures import contact_sheet, draw
 from tlx.report.tensorboard import Board
 
 # So many pictures show how a run does; more would only be scrolled past.
-_SHOWN = 12
+_SHOWN, _SHOWN_EACH_LOOK = 12, 4
 
 
 class Listener(Protocol):
@@ -58,21 +58,21 @@ class RunLog(contextlib.AbstractContextManager):
         """Log a look at the validation split: `place` is (its number from 1, of how many)."""
         overall = {f"validation/{k}": metrics[k] for k in ("AP", "AP50", "AP75", "AR")}
         self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.current() / 1e9})
-        self.board.images(step, "validation", sample(*seen)[:4])
+        self.board.images(step, "validation", sample(*seen, _SHOWN_EACH_LOOK))
         self.listener.look(*place, metrics)
 
 
 def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Detections]) -> None:
     """Write pictures of final detections to a run's folder: each by itself, and all on one sheet."""
     (folder / "pictures").mkdir(exist_ok=True)
-    pictures = sample(dataset, found)
+    pictures = sample(dataset, found, _SHOWN)
     for number, picture in enumerate(pictures):
         picture.save(folder / "pictures" / f"{split}-{number:02d}.jpg", quality=90)
     contact_sheet(pictures).save(folder / f"{split}.jpg", quality=90)
 
 
-def sample(dataset: Dataset, found: Sequence[Detections]) -> list[Image.Image]:
-    """Return up to twelve pictures, spread over a dataset, with predicted boxes over true ones."""
-    step = max(1, len(dataset) // _SHOWN)
-    chosen = list(zip(dataset.examples, found, strict=True))[::step][:_SHOWN]
+def sample(dataset: Dataset, found: Sequence[Detections], count: int) -> list[Image.Image]:
+    """Return up to `count` pictures, spread over a dataset, with predicted boxes over true ones."""
+    step = max(1, len(dataset) // count)
+    chosen = list(zip(dataset.examples, found, strict=True))[::step][:count]
     return [draw(open_image(example.image), boxes, example, dataset.classes) for example, boxes in chosen]

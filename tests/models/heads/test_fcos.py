@@ -198,7 +198,7 @@ def test_the_grid_is_in_pixels_of_the_input_whatever_its_shape():
 
 def test_it_learns_to_find_what_is_drawn(draw, assemble):
     dataset = draw(4)
-    made = assemble(dataset, freeze.none(), Fit(backbone_rate=1.0))
+    made = assemble(dataset, freeze.none(), Fit(backbone_rate=1.0), traced=True)
     batch = next(iter(made.source.batches([(i, 0) for i in range(4)], 4)))
     for update in range(60):
         made.learner.update(batch[1:], 1e-2 * min(1, (update + 1) / 5, (60 - update) / 30), 4)

@@ -1,0 +1,125 @@
+"""The command line: what it answers, and that it answers without TensorFlow."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tlx.data.scenes import write_scenes
+
+EXPERIMENT = """\
+DATA = '{folder}/scenes'
+run.data = @splits.auto()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+run.image_size = 64
+backbones.mobilenet_v2.weights = None
+backbones.mobilenet_v2.alpha = 0.35
+readers.voc.path = %DATA
+splits.auto.dataset = @readers.voc()
+freezes.last_layers.unfrozen = 0
+features.views = 1
+features.folder = '{folder}/features'
+fit.batch_size = 2
+fit.epochs = 1
+fit.evaluations = 1
+"""
+
+
+def answer(*arguments: str, cwd=None) -> tuple[int, str, bool]:
+    """Return exit code, output, and whether TensorFlow was imported, of `tlx` with these arguments."""
+    code = (
+        "import sys; from tlx.cli import entry\n"
+        "try: entry()\n"
+        "finally: print('TF' if 'tensorflow' in sys.modules else 'no TF', file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    *lines, imported = done.stderr.strip().splitlines()
+    return done.returncode, done.stdout + "\n".join(lines), imported == "TF"
+
+
+@pytest.fixture
+def gin(tmp_path):
+    file = tmp_path / "tiny.gin"
+    file.write_text(EXPERIMENT.format(folder=tmp_path))
+    return file
+
+
+QUESTIONS = {
+    "help": (["--help"], 0, "tlx search EXPERIMENT.gin"),
+    "nothing": ([], 0, "Commands:"),
+    "help of a command": (["predict", "--help"], 0, "predictions.json"),
+    "all": (["list"], 0, "backbones.resnet50 "),
+    "a registry": (["list", "freezes"], 0, "freezes.last_layers"),
+    "an entry": (["list", "readers.voc"], 0, "readers.voc.path: Path"),
+    "a plugin's entry": (["list", "backbones.efficientnet_lite0"], 0, "min_restored: float = 0.9"),
+    "an unknown entry": (["list", "readers.vco"], 1, "did you mean 'voc'"),
+    "an unknown command": (["serach"], 2, "did you mean 'search'"),
+    "an unknown flag": (["train", "--gin_binding=x"], 2, "gin_bindings"),
+    "no experiment": (["train"], 1, "name an experiment"),
+    "a missing file": (["train", "nowhere.gin"], 1, "no gin file at"),
+    "no run": (["evaluate", "nowhere"], 1, "no finished run"),
+    "no pictures": (["predict", "nowhere"], 1, "no finished run"),
+}
+
+
+@pytest.mark.parametrize("case", QUESTIONS)
+def test_a_question_is_answered_without_tensorflow(case):
+    arguments, code, text = QUESTIONS[case]
+    got, output, imported = answer(*arguments)
+    assert text in output
+    assert (got, imported) == (code, False)
+
+
+def test_a_checked_experiment_is_printed_and_a_wrong_one_refused(gin):
+    code, output, imported = answer("check", str(gin))
+    assert (code, imported) == (0, False)
+    assert "run.image_size = 64" in output
+    assert "# fit.learning_rate = 0.002" in output
+    code, output, imported = answer("train", str(gin), "--gin_bindings=fit.epohcs = 3")
+    assert (code, imported) == (1, False)
+    assert "did you mean 'epochs'" in output
+    assert "Traceback" not in output
+
+
+def test_flags_stand_for_the_file_as_gin_users_expect(gin):
+    flags = [f"--gin_file={gin}", "--gin_bindings=fit.epochs = 3", "--gin_bindings=fit.clip = 1.0"]
+    _, output, _ = answer("check", *flags)
+    assert "fit.epochs = 3" in output
+    assert "fit.clip = 1.0" in output
+
+
+def test_train_evaluate_and_predict_work_together(gin, tmp_path):
+    write_scenes(tmp_path / "scenes", 10, 0)
+    folder = tmp_path / "run"
+    code, output, _ = answer("train", str(gin), f"--run_dir={folder}")
+    assert code == 0, output
+    result = json.loads((folder / "result.json").read_text())
+    assert result["split"] == "test"
+    assert f"test AP {result['metrics']['AP']:.3f}" in output
+
+    code, output, _ = answer("evaluate", str(folder))
+    assert f"test AP {result['metrics']['AP']:.3f}" in output
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (90, 60), "red").save(pictures / "a.png")
+    one = next((tmp_path / "scenes" / "JPEGImages").iterdir())
+    code, output, _ = answer("predict", str(folder), str(pictures), str(one), "--min_score=0.0")
+    assert code == 0, output
+    listed = json.loads((folder / "predictions" / "predictions.json").read_text())
+    assert [row["image"] for row in listed] == [str(pictures / "a.png"), str(one)]
+    for row in listed:
+        assert (folder / "predictions" / row["drawn"]).exists()
+        for detection in row["detections"]:
+            x0, y0, x1, y1 = detection["box"]
+            assert 0 <= x0 < x1 <= row["width"]
+            assert 0 <= y0 < y1 <= row["height"]
+
+    code, output, _ = answer("train", str(gin), f"--run_dir={folder}", "--gin_bindings=fit.epochs = 2")
+    assert code == 1
+    assert "holds another experiment" in output
