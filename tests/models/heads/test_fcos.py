@@ -206,3 +206,12 @@ def test_it_learns_to_find_what_is_drawn(draw, assemble):
         best = int(found.scores.argmax())
         assert found.labels[best] == example.labels[0]
         assert iou(found.boxes[best], example.boxes[0]).numpy() > 0.6
+
+
+def test_an_object_between_all_locations_is_learnt_by_the_nearest():
+    head = Fcos()
+    grid = head.grid([(8, 8, 1), (4, 4, 1), (2, 2, 1)], (64, 64))
+    boxes = tf.constant([[[9.0, 9.0, 11.0, 11.0], [8.0, 8.0, 40.0, 40.0]]])
+    chosen, positive = head._assign(boxes, tf.constant([[0, 1]]), tf.constant([[False, False]]), grid)
+    at = np.flatnonzero(positive[0].numpy() & (chosen[0].numpy() == 0))
+    assert grid[0][at].tolist() == [[12.0, 12.0]]

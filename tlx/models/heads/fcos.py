@@ -120,12 +120,16 @@ class Fcos(Head):
         sides = geometry.to_distances(centres[:, None], boxes[:, None])
         reach = tf.reduce_max(sides, -1) / strides[:, None]
         middle = (boxes[:, None, :, :2] + boxes[:, None, :, 2:]) / 2
-        off = tf.reduce_max(tf.abs(centres[:, None] - middle), -1) / strides[:, None]
+        off = tf.reduce_max(tf.abs(centres[:, None] - middle), -1)
         finest, coarsest = strides == min(self.strides), strides == max(self.strides)
         large_enough = (reach > 4) | finest[:, None]
         small_enough = (reach <= 8) | coarsest[:, None]
         real = ((labels >= 0) & ~ignore)[:, None]
-        fits = (tf.reduce_min(sides, -1) > 0) & (off < self.radius) & large_enough & small_enough & real
+        near = off < self.radius * strides[:, None]
+        fits = (tf.reduce_min(sides, -1) > 0) & near & large_enough & small_enough & real
+        # An object that slips between all locations is learnt by the nearest one, or it would count as background.
+        nearest = tf.one_hot(tf.argmin(off, 1), len(strides), True, False, axis=1, dtype=tf.bool)
+        fits |= nearest & real & ~tf.reduce_any(fits, 1, keepdims=True)
         cost = tf.where(fits, geometry.area(boxes)[:, None], np.inf)
         return tf.argmin(cost, -1, tf.int32), tf.reduce_any(fits, -1)
 
