@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/tlx search experiments/quickstart.gin
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ MISTAKES = {
     "duplicate": (GOOD + "fit.epochs = 6", 12, "line 11"),
     "choice": (GOOD + "run.judge = 'tset'", 12, "'test'"),
     "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected a float, got str 'ten'"),
+    "senseless value": (GOOD + "fit.batch_size = 0", 12, "fit.batch_size = 0 makes no sense"),
     "bool for int": (GOOD + "fit.batch_size = True", 12, "expected a int, got bool True"),
     "wrong kind": (GOOD.replace("= @heads.fcos()", "= @freezes.none()"), 4, "expected a Head"),
     "no parentheses": (GOOD.replace("@heads.fcos()", "@heads.fcos"), 4, "@heads.fcos()"),

@@ -170,7 +170,9 @@ def fill(to):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.3)
 
-found = _store(Path(sys.argv[1]) / "features", "key", 10, Features(), fill)
+root = Path(sys.argv[1]) / "features"
+root.mkdir(exist_ok=True)
+found = _store(root, "key", 10, Features(), fill)
 assert "tensorflow" not in sys.modules
 print((found / "0.npy").read_text())
 """

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tlx.augment import Standard, View
 from tlx.data.dataset import ANY_CLASS, Dataset, Example
 from tlx.data.images import read_image
+from tlx.errors import DataError
 from tlx.pipeline import PADDING, Views, batches, order
 
 small = st.integers(1, 12)
@@ -53,10 +54,18 @@ def test_batches_keep_the_order_and_the_short_last_one(count):
         assert (views == numbers[:, 1]).all()
 
 
-def test_batches_know_their_shapes(draw):
+def test_batches_have_the_shapes_of_their_elements(draw):
     views = Views(draw(3), (64, 96))
-    spec = batches(views.element, views.units, 2).element_spec
-    assert [tuple(s.shape[1:]) for s in spec] == [(2,), (64, 96, 3), (1, 4), (1,), (1,)]
+    shapes = [[tuple(part.shape) for part in batch] for batch in batches(views.element, views.units, 2)]
+    one_picture = [(2,), (64, 96, 3), (1, 4), (1,), (1,)]
+    assert shapes == [[(size, *shape) for shape in one_picture] for size in (2, 1)]
+
+
+def test_what_loading_raises_comes_out_as_it_is(draw):
+    views = Views(draw(3), (64, 96))
+    views.dataset.examples[1].image.write_bytes(b"no picture any more")
+    with pytest.raises(DataError, match=views.dataset.examples[1].image.name):
+        list(batches(views.element, views.units, 2))
 
 
 def test_a_view_depends_on_seed_index_and_number_alone(draw):

@@ -17,9 +17,9 @@ data.split
 augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
 freeze features memory checkpoint learner fit evaluate predict
-report.tensorboard report.pictures report.terminal report.runlog
+report
 run
-report.predictions search
+inference search
 cli __main__
 """
 ROOMS = _PLAN.split()

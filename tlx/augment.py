@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from tlx.errors import refuse_values
 from tlx.registry import augmentations
 
 # What stands where a view looks past the edge of its picture: about the mean colour of photographs.
@@ -69,6 +70,15 @@ class Standard(Augmentation):
     brightness: float = 0.25
     contrast: float = 0.25
     saturation: float = 0.4
+
+    def __post_init__(self):
+        sound = {
+            "flip": 0 <= self.flip <= 1,
+            "zoom": 0 < self.zoom[0] <= self.zoom[1],
+            "stretch": self.stretch >= 1,
+            **{name: 0 <= getattr(self, name) <= 1 for name in ("brightness", "contrast", "saturation")},
+        }
+        refuse_values("augmentations.standard", self, sound)
 
     def __call__(self, rng: np.random.Generator, width: int, height: int, size: tuple[int, int]) -> View:
         fit = min(size[1] / width, size[0] / height)

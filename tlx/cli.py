@@ -60,10 +60,14 @@ def search(arguments: list[str]) -> None:
     with Terminal(_CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal)
     best = result["best"]
-    _CONSOLE.print(f"The best of {len(result['trials'])} trials is trial {best['trial']}:")
+    _print_result(result, folder / best["folder"], folder)
+    validation = best["validation"]
+    _CONSOLE.print(
+        f"\nThe best of {len(result['trials'])} trials is trial {best['trial']}, with validation AP"
+        f" {_number(validation['AP'])}, AP50 {_number(validation['AP50'])}. Its bindings:"
+    )
     for binding in best["bindings"]:
         _CONSOLE.print(Text(f"    {binding}"))
-    _print_result(result, folder / best["folder"])
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -88,7 +92,7 @@ def predict(arguments: list[str]) -> None:
     if len(arguments) < 2:
         raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
     experiment = config.load([folder / "config.gin"], FLAGS.gin_bindings, FLAGS.allow_imports)
-    from tlx.report.predictions import predict_pictures  # noqa: PLC0415
+    from tlx.inference import predict_pictures  # noqa: PLC0415
 
     target = Path(FLAGS.run_dir or folder / "predictions")
     count = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
@@ -170,14 +174,21 @@ def _trained(arguments: list[str]) -> Path:
     return folder / best["folder"] if best else folder
 
 
-def _print_result(result: dict[str, Any], folder: Path) -> None:
+def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | None = None) -> None:
     from tlx.evaluate import summary  # noqa: PLC0415
 
     metrics = result["metrics"]
     _CONSOLE.print(summary(metrics))
-    _CONSOLE.print(f"{result['split']} AP {_number(metrics['AP'])}, AP50 {_number(metrics['AP50'])}")
-    _CONSOLE.print(f"run folder:  {folder}\npictures:    {folder / (result['split'] + '.jpg')}")
-    _CONSOLE.print(f"TensorBoard: tensorboard --logdir {folder}")
+    _CONSOLE.print(f"{result['split']} AP {_number(metrics['AP'])}, AP50 {_number(metrics['AP50'])}\n")
+    places = {
+        "search folder": search_folder,
+        "run folder": folder,
+        "pictures": folder / f"{result['split']}.jpg",
+        "TensorBoard": f"tensorboard --logdir {search_folder or folder}",
+    }
+    for what, where in places.items():
+        if where:
+            _CONSOLE.print(f"{what + ':':<14} {where}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -118,6 +118,8 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
     if not problems:
         # A file's binding that an override on the command line cuts off was still right where it was written.
         resolver.refuse_dead(plain.used)
+    if not problems:
+        problems += _refused_values(resolver)
     if problems:
         unique = list(dict.fromkeys(problems))
         raise ConfigError("\n".join(unique) if len(unique) == 1 else "\n".join(f"- {p}" for p in unique))
@@ -125,6 +127,19 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
     used = (s for s in resolver.effective.values() if resolver.key(s) in resolver.used)
     statements = tuple(_located(s) if s.target in resolver.paths else s for s in used)
     return Experiment(name, files, tuple(bindings), imports, allow_imports, statements, resolver.trees)
+
+
+def _refused_values(resolver: "_Resolver") -> list[str]:
+    """Return what settings say against their values: those that are plain classes are made for their own checks."""
+    refused = []
+    for node in (node for tree in resolver.trees.values() for node in _walk([tree])):
+        if inspect.isclass(node.entry.factory) and not any(_walk(list(node.arguments.values()))):
+            try:
+                build(node)
+            except ConfigError as error:
+                places = [f"{s.place}: " for s in resolver.effective.values() if f"{s.target} =" in str(error)]
+                refused.append(f"{''.join(places[:1])}{error}")
+    return refused
 
 
 def build(node: Node, kept: dict[str, Any] | None = None) -> Any:

@@ -1,7 +1,7 @@
 """The few exceptions that a user can meet; each message says what to do next."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class TlxError(Exception):
@@ -22,6 +22,13 @@ class ModelError(TlxError):
 
 class TrainingError(TlxError):
     """A run that cannot go on, such as one whose loss is no longer finite."""
+
+
+def refuse_values(owner: str, settings: object, sound: Mapping[str, bool]) -> None:
+    """Raise a ConfigError that names the first setting of `owner` whose value is not sound."""
+    for name, fine in sound.items():
+        if not fine:
+            raise ConfigError(f"{owner}.{name} = {getattr(settings, name)!r} makes no sense; see `tlx list {owner}`")
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

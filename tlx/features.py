@@ -9,17 +9,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tlx.data.images import file_hash
+from tlx.errors import ModelError, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models.graph import Cut, steps
 from tlx.pipeline import Unit, Views, batches
 from tlx.registry import rooms
 
 _BATCH = 16
+# To be counted up when pictures are decoded or resampled in another way.
+_FORMAT = 1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -39,7 +42,10 @@ class Features:
     views: int = 8
     folder: Path = Path("~/.cache/tlx/features")
     cap_gb: float = 8.0
-    dtype: str = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self):
+        refuse_values("features", self, {"views": self.views >= 0, "cap_gb": self.cap_gb > 0})
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +63,8 @@ class Source:
     cached: bool
     note: str
 
-    def batches(self, units: list[Unit], batch_size: int) -> Any:
-        """Return a `tf.data.Dataset` of batches of these units."""
+    def batches(self, units: list[Unit], batch_size: int) -> Iterator[Any]:
+        """Yield batches of these units; see `tlx.pipeline.batches`."""
         return batches(self.load, units, batch_size)
 
 
@@ -87,6 +93,13 @@ def source(
             " not cached; fewer features.views, a smaller run.image_size or float16 would make them fit"
         )
     folder = settings.folder.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        return uncached(
+            f"features after {cut.after} would take {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free in"
+            f" {folder}: not cached; make room, or name another features.folder"
+        )
     store = _store(
         folder, _key(views, cut, settings), needed, settings, lambda to: _fill(to, views, cut, settings, report)
     )
@@ -110,6 +123,10 @@ def _fill(folder: Path, views: Views, cut: Cut, settings: Features, report: Call
     for _, pictures, *_ in batches(views.element, units, _BATCH):
         for array, features in zip(arrays, run(pictures), strict=True):
             array[done : done + len(pictures)] = features.numpy()
+            if not np.isfinite(array[done : done + len(pictures)]).all():
+                raise ModelError(
+                    f"features after {cut.after} are too large for {settings.dtype}; use features.dtype = 'float32'"
+                )
         done += len(pictures)
         report("caching features", done, len(units))
 
@@ -132,6 +149,7 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
     # Nobody waits for features to reach the disk, so they are trusted only until the machine starts anew.
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     what = (
+        _FORMAT,
         boot,
         views.size,
         repr(views.augment),
@@ -147,7 +165,6 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
 
 def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[Path], None]) -> Path:
     """Return the folder of `key`, filled by one process alone, however many ask and whoever dies meanwhile."""
-    root.mkdir(parents=True, exist_ok=True)
     folder = root / key
     with _locked(root / f"{key}.lock"):
         if not folder.exists():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tlx import checkpoint
-from tlx.errors import TrainingError
+from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
 from tlx.learner import Learner
 from tlx.pipeline import order
@@ -45,6 +45,21 @@ class Fit:
     micro_batch: int | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
 
+    def __post_init__(self):
+        sound = {
+            "learning_rate": self.learning_rate > 0,
+            "batch_size": self.batch_size >= 1,
+            "epochs": self.epochs > 0,
+            "backbone_rate": self.backbone_rate >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": 0 <= self.warmup < 1,
+            "clip": self.clip > 0,
+            "ema": self.ema is None or 0 <= self.ema < 1,
+            "evaluations": self.evaluations >= 1,
+            "micro_batch": self.micro_batch is None or self.micro_batch >= 1,
+        }
+        refuse_values("fit", self, sound)
+
     def updates(self, pictures: int) -> int:
         """Return how many updates `epochs` passes over so many pictures are, at least one."""
         return max(1, round(self.epochs * pictures / self.batch_size))
@@ -61,9 +76,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Look:
-    """What is known after a look at the validation split."""
+    """What is known after look `number`, counted from 1, of `of` looks at the validation split."""
 
     number: int
+    of: int
     update: int
     updates: int
     epoch: float
@@ -106,44 +122,63 @@ def fit(
     updates = settings.updates(pictures)
     history = History(micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size))
     done = _resume(folder, learner, history)
-    looks = {max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)}
-    started, trained = time.monotonic() - history.earlier_seconds, 0.0
+    looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
+    started, speed = time.monotonic() - history.earlier_seconds, _Speed()
     losses: list[float] = []
     for update, batch in zip(range(done, updates), _batches(train, settings, seed, done, updates), strict=False):
-        begun = time.monotonic()
         rate = settings.rate(update, updates)
         loss, history.micro_batch = learner.update(batch[1:], rate, history.micro_batch)
         if not math.isfinite(loss):
             raise _not_finite(train, batch[0].numpy(), update, loss)
-        trained += time.monotonic() - begun
         losses.append(loss)
+        speed.count(settings.batch_size)
         on_update(update + 1, updates, loss)
         if update + 1 in looks:
             metrics, scalars = _looked(learner, look)
-            history.images_per_second = settings.batch_size * (update + 1 - done) / max(trained, 1e-9)
-            # Since the last look, so that a resumed run, which begins after a look, says the same.
+            history.images_per_second = speed.images_per_second
+            # The mean since the last look, so that a resumed run, which begins after a look, says the same.
             scalars |= {"train/loss": sum(losses) / len(losses), "learning_rate": rate}
+            scalars["images_per_second"] = speed.images_per_second
             losses.clear()
-            scalars["images_per_second"] = history.images_per_second
-            seen = Look(
-                len(history.looks) + 1,
-                update + 1,
-                updates,
-                (update + 1) * settings.batch_size / pictures,
-                metrics,
-                scalars,
-            )
-            history.looks.append(seen)
-            if history.best is None or _score(seen) >= _score(history.best):
-                history.best = seen
-                with learner.averaged():
-                    checkpoint.save(folder / _BEST, learner.model_state, None)
-            history.seconds = time.monotonic() - started
-            checkpoint.save(folder / _LAST, learner.state, asdict(history))
+            number, epoch = looks.index(update + 1) + 1, (update + 1) * settings.batch_size / pictures
+            seen = Look(number, len(looks), update + 1, updates, epoch, metrics, scalars)
+            _keep(learner, history, seen, folder, time.monotonic() - started)
             on_look(seen)
+            speed.go_on()
     checkpoint.load(folder / _BEST, learner.model_state)
     history.seconds = time.monotonic() - started
     return history
+
+
+class _Speed:
+    """Counts examples and the time they take, waiting for them included, but not the first update's tracing."""
+
+    def __init__(self):
+        self._images, self._seconds, self._since = 0, 0.0, None
+
+    def count(self, images: int) -> None:
+        if self._since is not None:
+            self._images += images
+            self._seconds += time.monotonic() - self._since
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Leave out what happened since the last count."""
+        self._since = time.monotonic()
+
+    @property
+    def images_per_second(self) -> float:
+        return self._images / self._seconds if self._seconds else 0.0
+
+
+def _keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: float) -> None:
+    history.looks.append(seen)
+    if history.best is None or _score(seen) >= _score(history.best):
+        history.best = seen
+        with learner.averaged():
+            checkpoint.save(folder / _BEST, learner.model_state, None)
+    history.seconds = seconds
+    checkpoint.save(folder / _LAST, learner.state, asdict(history))
 
 
 def seen_updates(folder: Path) -> int:
@@ -169,7 +204,7 @@ def _batches(train: Source, settings: Fit, seed: int, done: int, updates: int) -
     size, pictures = settings.batch_size, len(train.views.dataset)
     views = train.views.count or max(1, math.ceil(settings.epochs))
     units = list(islice(order(pictures, views, seed, done * size), (updates - done) * size))
-    return iter(train.batches(units, size) if units else ())
+    return train.batches(units, size) if units else iter(())
 
 
 def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:

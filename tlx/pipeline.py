@@ -10,6 +10,7 @@ import numpy as np
 from tlx.augment import Augmentation, View, letterbox, look, move
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import open_image
+from tlx.errors import TlxError
 from tlx.lazy import tf
 
 PADDING = -2
@@ -81,20 +82,33 @@ def order(pictures: int, views: int, seed: int, start: int = 0) -> Iterator[Unit
         epoch += 1
 
 
-def batches(load: Callable[[int, int], tuple], units: list[Unit], batch_size: int, parallel: int | None = None) -> Any:
-    """Return a `tf.data.Dataset` of what `load` gives for `units`, batched in order, loaded ahead in parallel.
+def batches(load: Callable[[int, int], tuple], units: list[Unit], batch_size: int) -> Iterator[tuple]:
+    """Yield what `load` gives for `units` in batches, in order, loaded ahead in parallel.
 
-    Each batch is (units int32 [b, 2], then one array for each array that `load` returns). A last short
-    batch is kept.
+    Each batch is (units int32 [b, 2], then one tensor for each array that `load` returns). A last short
+    batch is kept. What `load` raises comes out as it is.
     """
     sample = load(*units[0])
-    types = [array.dtype for array in sample]
+    raised: list[TlxError] = []
+
+    def run(unit: np.ndarray) -> tuple:
+        try:
+            return load(int(unit[0]), int(unit[1]))
+        except TlxError as error:
+            # TensorFlow would turn it into an error of its own.
+            raised.append(error)
+            raise
 
     def read(unit: Any) -> Any:
-        arrays = tf.numpy_function(lambda u: load(int(u[0]), int(u[1])), [unit], types)
+        arrays = tf.numpy_function(run, [unit], [array.dtype for array in sample])
         for array, like in zip(arrays, sample, strict=True):
             array.set_shape(like.shape)
         return (unit, *arrays)
 
     rows = tf.data.Dataset.from_tensor_slices(np.array(units, np.int32))
-    return rows.map(read, parallel or tf.data.AUTOTUNE, deterministic=True).batch(batch_size).prefetch(2)
+    try:
+        yield from rows.map(read, tf.data.AUTOTUNE, deterministic=True).batch(batch_size).prefetch(2)
+    except tf.errors.OpError:
+        if raised:
+            raise raised[0] from None
+        raise

@@ -152,8 +152,16 @@ def _warnings(data: Splits) -> list[str]:
 
 
 def describe(data: Splits, folder: Path, config: str) -> None:
-    """Write what is needed to repeat a run: its configuration, its environment, and which data in which split."""
+    """Write what is needed to repeat a run: its configuration, its environment, and which data in which split.
+
+    Raises:
+      DataError: the folder holds a run on other data.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = data.fingerprint()
+    before = folder / "data.json"
+    if before.exists() and json.loads(before.read_text())["fingerprint"] != fingerprint:
+        raise DataError(f"the data has changed since the run in {folder} began; use another --run_dir, or --overwrite")
     checkpoint.write(folder / "config.gin", config.encode())
     names = ("tlx", "tensorflow", "keras", "optuna", "gin-config", "numpy", "pillow", "pycocotools")
     environment = {
@@ -166,7 +174,7 @@ def describe(data: Splits, folder: Path, config: str) -> None:
     }
     checkpoint.write(folder / "environment.json", json.dumps(environment, indent=1).encode())
     known = {
-        "fingerprint": data.fingerprint(),
+        "fingerprint": fingerprint,
         "classes": data.train.classes,
         "splits": data.lists(),
         "findings": [str(finding) for finding in data.findings],
@@ -187,8 +195,7 @@ def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> tuple[History
         return run.evaluator(run.data.validation, latest), {f"validation/{k}": v for k, v in losses.items()}
 
     def on_look(seen: Look) -> None:
-        place = (seen.number, run.fit.evaluations)
-        log.look(place, seen.update, seen.metrics, seen.scalars, (run.data.validation, latest))
+        log.look((seen.number, seen.of), seen.update, seen.metrics, seen.scalars, (run.data.validation, latest))
 
     def on_update(update: int, updates: int, loss: float) -> None:
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")

@@ -64,8 +64,8 @@ def test_every_kind_proposes_within_its_range_and_back():
         assert 0.5 <= values["a"] <= 2.0
         assert 1e-4 <= values["b"] <= 1e-2
         assert values["c"] in (2, 3, 4, 5)
-        for name in seen:
-            seen[name].add(values[name])
+        for name, options in seen.items():
+            options.add(values[name])
         for name, value in values.items():
             assert trial.params[name] == space.as_asked(value, entries[name])
     assert seen == {"d": {4, 8, 16, 32, 64}, "e": {"x", (1, 2), None}}

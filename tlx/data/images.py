@@ -1,9 +1,11 @@
 """The one decoder for every image that the program opens: bounded, upright, RGB."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,13 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def file_hash(path: Path | str) -> str:
-    """Return the SHA-256 of the file's bytes in hexadecimal."""
+    """Return the SHA-256 of the file's bytes in hexadecimal; read once while the file stays as it is."""
+    state = os.stat(path)
+    return _file_hash(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _file_hash(path: str, _size: int, _modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

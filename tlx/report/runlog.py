@@ -73,6 +73,6 @@ def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[De
 
 def sample(dataset: Dataset, found: Sequence[Detections], count: int) -> list[Image.Image]:
     """Return up to `count` pictures, spread over a dataset, with predicted boxes over true ones."""
-    step = max(1, len(dataset) // count)
+    step = max(1, -(-len(dataset) // count))
     chosen = list(zip(dataset.examples, found, strict=True))[::step][:count]
     return [draw(open_image(example.image), boxes, example, dataset.classes) for example, boxes in chosen]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tlx.data.dataset import ANY_CLASS
+from tlx.errors import refuse_values
 from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
 from tlx.models.head import Grid, Head, Size
@@ -18,8 +19,8 @@ from tlx.registry import heads
 class Fcos(Head):
     """FCOS with a quality focal loss for scores and a GIoU loss for boxes, over a feature pyramid.
 
-    `channels` is the width of pyramid and tower, `depth` the number of convolutions in the tower, and
-    `strides` the backbone taps that are used. `radius` is how far from an object's centre, in strides, a
+    `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
+    `strides` the backbone taps that are used, finest first. `radius` is how far from an object's centre, in strides, a
     location may be and still learn it. Detections are at most `max_detections` for each image, none
     scored under `min_score`, and none of a class overlapping another by more than `nms` IoU.
 
@@ -35,6 +36,19 @@ class Fcos(Head):
     max_detections: int = 100
     min_score: float = 0.01
     nms: float = 0.5
+
+    def __post_init__(self):
+        sound = {
+            "channels": self.channels >= 8 and self.channels % 8 == 0,
+            "depth": self.depth >= 0,
+            "strides": len(self.strides) > 0 and list(self.strides) == sorted(set(self.strides)),
+            "radius": self.radius > 0,
+            "box_weight": self.box_weight > 0,
+            "max_detections": self.max_detections >= 1,
+            "min_score": 0 <= self.min_score < 1,
+            "nms": 0 < self.nms <= 1,
+        }
+        refuse_values("heads.fcos", self, sound)
 
     def build(self, shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:
         """Return a `keras.Model` from taps [b, h, w, c] to (logits [b, n, classes], distances [b, n, 4]).
