@@ -11,6 +11,11 @@ from tlx.models.graph import WeightLayer
 from tlx.registry import freezes
 
 
+# A BatchNorm's running statistics follow its batches over so many updates as 1 / (1 - momentum). The usual 0.99
+# to 0.999 suit a million pictures; here training is over before they have caught up with changed weights.
+_BATCH_NORM_MOMENTUM = 0.9
+
+
 @dataclass(frozen=True)
 class Freeze:
     """A named rule that says for each weight layer, in order, whether it trains."""
@@ -139,6 +144,8 @@ def apply(freeze: Freeze, network: Any, layers: Sequence[WeightLayer]) -> Frozen
         layer.trainable = False
     for layer in (ly for unit, train in zip(layers, trains, strict=True) if train for ly in unit.layers):
         layer.trainable = True
+        if hasattr(layer, "momentum"):
+            layer.momentum = min(layer.momentum, _BATCH_NORM_MOMENTUM)
     changing = {
         id(v) for unit, train in zip(layers, trains, strict=True) if train for ly in unit.layers for v in ly.weights
     }
