@@ -10,7 +10,6 @@ from tlx.errors import ModelError
 from tlx.models.graph import WeightLayer
 from tlx.registry import freezes
 
-
 # A BatchNorm's running statistics follow its batches over so many updates as 1 / (1 - momentum). The usual 0.99
 # to 0.999 suit a million pictures; here training is over before they have caught up with changed weights.
 _BATCH_NORM_MOMENTUM = 0.9

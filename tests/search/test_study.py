@@ -1,5 +1,6 @@
 """A search goes on whatever dies: a trial, its worker, or the driver itself."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -129,6 +130,79 @@ def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
 
     again = run(gin, folder, Watcher())
     assert [row["trial"] for row in again["trials"]] == [row["trial"] for row in result["trials"]]
+
+
+def scripted(monkeypatch, *answers):
+    """Let the worker give these answers to its trials, then finish all others, and judge the winner."""
+    metrics = {"AP": 0.5, "AP50": 0.75}
+    script = iter(answers)
+    asked = []
+
+    def do(self, task, bindings, folder, hear):
+        asked.append((task, bindings, folder))
+        if task == "judge":
+            return "done", {"split": "test", "metrics": metrics}
+        return next(script, ("done", {"metrics": metrics}))
+
+    monkeypatch.setattr(study._Worker, "do", do)
+    return asked
+
+
+def test_bindings_that_cannot_be_trained_with_are_one_finished_trial(gin, tmp_path, monkeypatch):
+    scripted(monkeypatch, ("infeasible", "the loss became nan"))
+    result = run(gin, tmp_path / "run", Watcher())
+    assert [row["state"] for row in result["trials"]] == ["pruned", "complete", "complete"]
+    assert result["trials"][0]["cause"] == "the loss became nan"
+    assert result["best"]["trial"] == 1
+
+
+def test_a_trial_that_crashes_twice_is_given_up(gin, tmp_path, monkeypatch):
+    asked = scripted(monkeypatch, *[("crashed", "Traceback\nValueError: no")] * 2)
+    result = run(gin, tmp_path / "run", Watcher())
+    assert [row["state"] for row in result["trials"]] == ["fail", "fail", "complete", "complete", "complete"]
+    assert asked[0] == asked[1]
+    assert asked[2][1] != asked[1][1]
+
+
+def test_a_search_in_which_everything_crashes_ends(gin, tmp_path, monkeypatch):
+    scripted(monkeypatch, *[("crashed", "ValueError: no")] * 100)
+    with pytest.raises(TrainingError, match="ValueError: no"):
+        run(gin, tmp_path / "run", Watcher())
+
+
+def test_a_search_in_which_nothing_can_be_trained_says_why(gin, tmp_path, monkeypatch):
+    scripted(monkeypatch, *[("infeasible", "the loss became nan")] * 100)
+    with pytest.raises(TrainingError, match="the loss became nan"):
+        run(gin, tmp_path / "run", Watcher())
+
+
+@pytest.mark.parametrize("stop", ["ask", "enqueue_trial", "tell"])
+def test_a_driver_that_dies_between_two_words_to_the_study_loses_nothing(gin, tmp_path, monkeypatch, stop):
+    """Every call of this kind, one after another, is the driver's last, before it acts and after."""
+    scripted(monkeypatch)
+    real = getattr(optuna.Study, stop)
+    for fatal in range(1, 7):
+        calls = [0]
+
+        def dying(self, *args, _fatal=fatal, _calls=calls, **more):
+            _calls[0] += 1
+            if 2 * _calls[0] - 1 == _fatal:
+                raise KeyboardInterrupt
+            done = real(self, *args, **more)
+            if 2 * _calls[0] == _fatal:
+                raise KeyboardInterrupt
+            return done
+
+        folder = tmp_path / str(fatal)
+        monkeypatch.setattr(optuna.Study, stop, dying)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(gin, folder, Watcher())
+        monkeypatch.setattr(optuna.Study, stop, real)
+        result = run(gin, folder, Watcher())
+        complete = [row for row in result["trials"] if row["state"] == "complete"]
+        assert len(complete) == 3
+        assert "fit.learning_rate = 0.002" in complete[0]["bindings"]
+        assert len({tuple(row["bindings"]) for row in complete}) == 3
 
 
 def test_what_the_user_must_mend_stops_the_search_at_once(gin, tmp_path):

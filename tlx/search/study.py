@@ -155,6 +155,7 @@ class Study:
                 return None
             number, looks, metrics = content
             trial.report(metrics["AP"] or 0.0, number)
+            trial.set_user_attr("metrics", metrics)
             return "prune" if number < looks and trial.should_prune() else "go on"
 
         kind, content = self.worker.do("train", [*bindings, "run.judge = 'validation'"], folder, hear)
@@ -166,7 +167,9 @@ class Study:
         if kind == "done":
             trial.set_user_attr("metrics", content["metrics"])
             self.study.tell(trial, content["metrics"]["AP"] or 0.0)
-        elif kind == "pruned":
+        elif kind in ("pruned", "infeasible"):
+            # That bindings lead nowhere is worth knowing to the sampler, and a trial like any other.
+            trial.set_user_attr("cause", content)
             self.study.tell(trial, state=states.PRUNED)
         elif kind == "refused":
             self.study.tell(trial, state=states.FAIL)
@@ -180,7 +183,7 @@ class Study:
         """Put a trial that came to nothing back in the queue, once, and close it."""
         attempts = [t for t in self.study.trials if t.user_attrs.get("retry_of") == first]
         if len(attempts) + 1 < _ATTEMPTS:
-            self.study.enqueue_trial(trial.params, user_attrs={"retry_of": first})
+            self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
         self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
         failed = [t for t in self.study.trials if t.state == self.optuna.trial.TrialState.FAIL]
         if len(failed) > self.search.trials + _ATTEMPTS:
@@ -195,7 +198,7 @@ class Study:
                     t.user_attrs.get("retry_of") == first and t.number > trial.number for t in self.study.trials
                 )
                 if not waiting:
-                    self.study.enqueue_trial(trial.params, user_attrs={"retry_of": first})
+                    self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
                 self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
 
     def _finished(self) -> list[Any]:
@@ -223,6 +226,9 @@ class Study:
 
     def _conclude(self, seconds: float) -> dict[str, Any]:
         rows = self.rows()
+        if all(row["state"] != "complete" for row in rows):
+            causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
+            raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
         best = rows[self.study.best_trial.number]
         kind, test = self.worker.do("judge", best["bindings"], self.folder / best["folder"], self._relay)
         if kind != "done":
@@ -248,6 +254,11 @@ def search(experiment: Experiment, settings: Search, folder: Path, display: Disp
     with only_driver(folder):
         checkpoint.write(folder / _CONFIG, experiment.text().encode())
         return Study(experiment, settings, folder, display).run()
+
+
+def _asked(trial: Any) -> dict[str, Any]:
+    """Return the parameters of a trial, also of one whose driver died before it had asked for them all."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
 @contextlib.contextmanager

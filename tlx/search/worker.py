@@ -12,7 +12,7 @@ from typing import Any
 
 from tlx import config, run
 from tlx.config import Experiment
-from tlx.errors import TlxError
+from tlx.errors import TlxError, TrainingError
 from tlx.lazy import keras
 
 
@@ -43,8 +43,9 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
 
     The bindings are added to those of the gin file `file`. What this process prints goes to `log`.
 
-    Each is answered by messages of a `_Reporter` and at last by ("done", result), ("pruned", None), ("refused",
-    message) for what the user can mend, or ("crashed", traceback).
+    Each is answered by messages of a `_Reporter` and at last by ("done", result), ("pruned", None), ("infeasible",
+    message) where these bindings cannot be trained with, ("refused", message) for what only the user can mend, or
+    ("crashed", traceback).
     """
     # Ctrl-C goes to every process of the terminal; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -72,6 +73,8 @@ def _answer(task: str, experiment: Experiment, folder: Path, reporter: _Reporter
         return "done", run.evaluate(settings, folder)
     except _PrunedError:
         return "pruned", None
+    except TrainingError as error:
+        return "infeasible", str(error)
     except TlxError as error:
         return "refused", str(error)
     except Exception:  # Whatever it was, the driver must hear of it, and the search goes on.
