@@ -52,11 +52,16 @@ MISTAKES = {
     "unused macro": (GOOD + "DATTA = 1", 12, "'DATA'"),
     "dead binding": (GOOD + "freezes.last_blocks.unfrozen = 3", 12, "'freezes.last_layers'"),
     "duplicate": (GOOD + "fit.epochs = 6", 12, "line 11"),
+    "duplicate, spelt otherwise": (GOOD + "last_layers.unfrozen = 6", 12, "line 10"),
+    "misspelt constant": (GOOD + "fit.clip = %gin.REQUIERD", 12, "'gin.REQUIRED'"),
+    "not finite": (GOOD + "fit.clip = 1e999", 12, "finite"),
+    "macros of each other": (GOOD + "A = %B\nB = %A", 12, "used nowhere"),
+    "unhashable key": (GOOD + "fit.clip = {[1]: 2}", 1, "cannot be parsed"),
     "choice": (GOOD + "run.judge = 'tset'", 12, "'test'"),
-    "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected a float, got str 'ten'"),
+    "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected float, got str 'ten'"),
     "senseless value": (GOOD + "fit.batch_size = 0", 12, "fit.batch_size = 0 makes no sense"),
-    "bool for int": (GOOD + "fit.batch_size = True", 12, "expected a int, got bool True"),
-    "wrong kind": (GOOD.replace("= @heads.fcos()", "= @freezes.none()"), 4, "expected a Head"),
+    "bool for int": (GOOD + "fit.batch_size = True", 12, "expected int, got bool True"),
+    "wrong kind": (GOOD.replace("= @heads.fcos()", "= @freezes.none()"), 4, "expected Head"),
     "no parentheses": (GOOD.replace("@heads.fcos()", "@heads.fcos"), 4, "@heads.fcos()"),
     "bare word": (GOOD + "fit.clip = true", 12, "True and False"),
     "open bracket": (GOOD + "fit.clip = [1,", 13, "EOF"),
@@ -83,7 +88,7 @@ def test_a_mistake_is_located_and_the_right_word_named(tmp_path, good, mistake):
 
 def test_a_missing_value_names_what_is_missing(tmp_path):
     message = refused(tmp_path, GOOD.replace("freezes.last_layers.unfrozen = 3\n", ""))
-    assert "freezes.last_layers.unfrozen is required (a int)" in message
+    assert "freezes.last_layers.unfrozen is required (int)" in message
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
@@ -125,9 +130,24 @@ def test_an_override_may_cut_off_what_a_file_says(good):
     assert "last_layers" not in experiment.text()
 
 
+def test_an_override_may_leave_a_macro_without_use(good, tmp_path):
+    experiment = config.load([good], ["readers.voc.path = '/x'"])
+    saved = tmp_path / "saved.gin"
+    saved.write_text(experiment.text())
+    assert config.load([saved]).value("train/readers.voc.path") == Path("/x")
+
+
+def test_a_path_through_several_macros_is_saved_whole(tmp_path, good, monkeypatch):
+    good.write_text(good.read_text().replace("DATA = '/data'", "ROOT = 'relative'\nDATA = %ROOT"))
+    monkeypatch.chdir(tmp_path)
+    assert f"ROOT = '{tmp_path}/relative'" in config.load([good]).text()
+
+
 def test_an_override_may_not_be_dead_itself(good):
     with pytest.raises(ConfigError, match=r"--gin_bindings:1: nothing in the experiment uses freezes.last_blocks"):
         config.load([good], ["freezes.last_blocks.unfrozen = 2"])
+    with pytest.raises(ConfigError, match=r"--gin_bindings:1: nothing in the experiment uses freezes.last_layers"):
+        config.load([good], ["run.freeze = @freezes.none()", "freezes.last_layers.unfrozen = 2"])
 
 
 def test_the_saved_text_gives_the_same_experiment_from_anywhere(tmp_path, good, monkeypatch):

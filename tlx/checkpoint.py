@@ -18,14 +18,21 @@ _DIGEST = 32
 def write(path: Path, data: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    partial.write_bytes(data)
+    settle(partial, path)
+
+
+def settle(partial: Path, path: Path) -> None:
+    """Give a finished file its name, after all of it has reached the disk."""
+    _sync(partial)
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    os.fsync(opened)
+    os.close(opened)
 
 
 def save(path: Path, variables: Sequence[Any], notes: Any) -> None:

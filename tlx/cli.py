@@ -3,6 +3,7 @@
 import inspect
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.text import Text
 from tlx import config, registry
 from tlx.errors import ConfigError, TlxError, suggest
 from tlx.ginfile import show
+from tlx.lock import only_process
 from tlx.typecheck import describe
 
 FLAGS = flags.FLAGS
@@ -35,11 +37,11 @@ def train(arguments: list[str]) -> None:
     holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
     """
     experiment = _experiment(arguments)
-    folder = _run_dir(experiment)
+    folder = _run_dir(experiment, search=False)
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
     from tlx.run import train as train_run  # noqa: PLC0415
 
-    with Terminal(_CONSOLE) as terminal:
+    with only_process(folder), Terminal(_CONSOLE) as terminal:
         result = train_run(config.build(experiment.trees["run"]), folder, experiment.text(), terminal)
     _print_result(result, folder)
 
@@ -56,7 +58,7 @@ def search(arguments: list[str]) -> None:
     from tlx.search import space, study  # noqa: PLC0415
 
     space.check(experiment, settings)
-    folder = _run_dir(experiment)
+    folder = _run_dir(experiment, search=True)
     with Terminal(_CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal)
     best = result["best"]
@@ -75,8 +77,7 @@ def evaluate(arguments: list[str]) -> None:
 
     Other data: --gin_bindings="DATA = '/other/folder'".
     """
-    folder = _trained(arguments[:1])
-    experiment = config.load([folder / "config.gin"], FLAGS.gin_bindings, FLAGS.allow_imports)
+    folder, experiment = _trained(arguments[:1])
     from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
 
     _print_result(evaluate_run(config.build(experiment.trees["run"]), folder), folder)
@@ -88,15 +89,16 @@ def predict(arguments: list[str]) -> None:
     Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
     folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
     """
-    folder = _trained(arguments[:1])
+    folder, experiment = _trained(arguments[:1])
     if len(arguments) < 2:
         raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
-    experiment = config.load([folder / "config.gin"], FLAGS.gin_bindings, FLAGS.allow_imports)
     from tlx.inference import predict_pictures  # noqa: PLC0415
 
     target = Path(FLAGS.run_dir or folder / "predictions")
-    count = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
-    _CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}")
+    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    for error in errors:
+        _CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
+    _CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
 
 
 def check(arguments: list[str]) -> None:
@@ -151,27 +153,42 @@ def _experiment(arguments: list[str]) -> config.Experiment:
     return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
 
 
-def _run_dir(experiment: config.Experiment) -> Path:
+def _run_dir(experiment: config.Experiment, search: bool) -> Path:
     """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
     folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
     before = folder / "config.gin"
     if FLAGS.overwrite and before.exists():
-        shutil.rmtree(folder)
-    if before.exists() and before.read_text() != experiment.text():
-        raise ConfigError(f"{folder} holds another experiment; give another --run_dir, or --overwrite to remove it")
-    if before.exists() and (folder / "result.json").exists():
+        with only_process(folder):
+            shutil.rmtree(folder)
+    if not before.exists():
+        return folder
+    another = "give another --run_dir, or --overwrite to remove it"
+    if (folder / "trials").exists() != search:
+        raise ConfigError(f"{folder} holds a {'run of tlx train' if search else 'search'}; {another}")
+    if _but_trials(before.read_text()) != _but_trials(experiment.text()):
+        raise ConfigError(f"{folder} holds another experiment; {another}")
+    if (folder / "result.json").exists():
         _CONSOLE.print(f"{folder} is finished already; this only judges it again (--overwrite begins anew)")
     return folder
 
 
-def _trained(arguments: list[str]) -> Path:
+def _but_trials(text: str) -> list[str]:
+    # A search may be told to go on further.
+    return [line for line in text.splitlines() if "search.trials =" not in line]
+
+
+def _trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
+    """Return the folder of a finished run, or of a search's winner, and the experiment that it is."""
     if not arguments:
         raise TlxError("name a run folder, such as runs/quickstart")
     folder = Path(arguments[0])
     if not (folder / "result.json").exists():
         raise TlxError(f"{folder} is no finished run: it has no result.json")
     best = json.loads((folder / "result.json").read_text()).get("best")
-    return folder / best["folder"] if best else folder
+    # Not the winning trial's own configuration: a trial is told to keep away from the test split.
+    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
+    experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
+    return folder / best["folder"] if best else folder, experiment
 
 
 def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | None = None) -> None:
@@ -221,6 +238,9 @@ def _main(argv: list[str]) -> None:
     except TlxError as error:
         Console(stderr=True, highlight=False).print(Text(f"tlx {command}: {error}"), soft_wrap=True)
         sys.exit(1)
+    except OSError as error:
+        print(f"tlx {command}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\ntlx {command}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -240,4 +260,6 @@ def _parse(argv: list[str]) -> list[str]:
 
 def entry() -> None:
     """Run the command that the command line names."""
+    # What ends a session politely should leave things as tidy as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app.run(_main, flags_parser=_parse)

@@ -182,7 +182,8 @@ class _Resolver:
     def __post_init__(self):
         self.macros = {s.target: s for s in self.statements if not s.argument}
         for statement in self.statements:
-            self._mark_macros(statement.value, statement, ())
+            self._report_macros(statement)
+        self._refuse_duplicates()
         self.effective = {}
         for statement in self.statements:
             if self._sound(statement):
@@ -200,10 +201,13 @@ class _Resolver:
 
     def refuse_dead(self, excused: set[tuple]) -> None:
         """Report each binding that the tree never reaches and each macro that nothing uses."""
+        mentioned = self._mentioned()
         for key, statement in self.effective.items():
-            if key in self.used or key in excused:
+            if key in self.used or (key in excused and statement.place.file != ginfile.COMMAND_LINE):
                 continue
             if not statement.argument:
+                if statement.target in mentioned:
+                    continue
                 close = suggest(statement.target, [m for m in self.macros if m != statement.target])
                 self._problem(statement, f"the macro {statement.target} is used nowhere{close}")
                 continue
@@ -214,16 +218,39 @@ class _Resolver:
     def _problem(self, statement: Statement, message: str) -> None:
         self.problems.append(f"{statement.place}: {message}")
 
-    def _mark_macros(self, value: Any, statement: Statement, seen: tuple[str, ...]) -> None:
-        for macro in (item for item in _flat(value) if isinstance(item, Macro)):
-            if macro.name == "gin.REQUIRED":
+    def _report_macros(self, statement: Statement) -> None:
+        known = [*self.macros, "gin.REQUIRED"]
+        for name in _macros_in(statement.value):
+            if name not in known:
+                self._problem(statement, f"the macro %{name} is not defined{suggest(name, known)}")
+
+    def _mentioned(self) -> set[str]:
+        """Return the macros that any argument mentions, itself or through other macros."""
+        found: set[str] = set()
+        waiting = [name for s in self.statements if s.argument for name in _macros_in(s.value)]
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name in self.macros:
+                found.add(name)
+                waiting += _macros_in(self.macros[name].value)
+        return found
+
+    def _refuse_duplicates(self) -> None:
+        """Report what one file binds twice, however it is spelt."""
+        first: dict[tuple, Statement] = {}
+        for statement in self.statements:
+            try:
+                key = (statement.place.file, *self.key(statement))
+            except ConfigError:
+                # An unknown name, which is reported for itself.
                 continue
-            if macro.name in seen:
-                self._problem(statement, f"the macro %{macro.name} is defined by itself")
-            elif macro.name in self.macros:
-                self.used.add(("", macro.name, ""))
-            else:
-                self._problem(statement, f"the macro %{macro.name} is not defined{suggest(macro.name, self.macros)}")
+            earlier = first.setdefault(key, statement)
+            # A file that is included twice says the same thing twice.
+            if statement.place.line != earlier.place.line and statement.place.file != ginfile.COMMAND_LINE:
+                line = earlier.place.line
+                self._problem(
+                    statement, f"{statement.target} is bound twice in this file, first in line {line}; keep one"
+                )
 
     def _sound(self, statement: Statement) -> bool:
         if not statement.argument:
@@ -259,7 +286,7 @@ class _Resolver:
             elif parameter.default is parameter.empty and call:
                 target = f"{scope}/{entry.full_name}" if scope else entry.full_name
                 wanted = describe(parameter.annotation)
-                self.problems.append(f"{target}.{name} is required (a {wanted}) and nothing gives it a value")
+                self.problems.append(f"{target}.{name} is required ({wanted}) and nothing gives it a value")
         return Node(entry, scope, arguments, call)
 
     def _bind(self, into: dict, statement: Statement, parameter: Any, scope: str, above: tuple[str, ...]) -> None:
@@ -273,8 +300,9 @@ class _Resolver:
             # An undefined macro, which has been reported where it stands.
             return
         if isinstance(into[parameter.name], Path):
-            macro = isinstance(statement.value, Macro)
-            self.paths.add(statement.value.name if macro else statement.target)
+            while isinstance(statement.value, Macro):
+                statement = self.macros[statement.value.name]
+            self.paths.add(statement.target)
 
     def _value(self, value: Any, scope: str, above: tuple[str, ...], macros: tuple[str, ...]) -> Any:
         if isinstance(value, Macro):
@@ -282,6 +310,7 @@ class _Resolver:
                 raise ConfigError("this value is required; give one")
             if value.name in macros:
                 raise ConfigError(f"the macro %{value.name} is defined by itself")
+            self.used.add(("", value.name, ""))
             return self._value(self.macros[value.name].value, scope, above, (*macros, value.name))
         if isinstance(value, Reference):
             entry = registry.find(value.name)
@@ -315,6 +344,10 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield value
+
+
+def _macros_in(value: Any) -> list[str]:
+    return [item.name for item in _flat(value) if isinstance(item, Macro)]
 
 
 def _show(value: Any) -> str:

@@ -23,6 +23,8 @@ from tlx.registry import rooms
 _BATCH = 16
 # To be counted up when pictures are decoded or resampled in another way.
 _FORMAT = 1
+# What this run has opened: training and validation features must not push each other out.
+_IN_USE: set[Path] = set()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -176,6 +178,7 @@ def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[
             fill(partial)
             partial.rename(folder)
         os.utime(folder)
+    _IN_USE.add(folder)
     return folder
 
 
@@ -192,7 +195,7 @@ def _make_room(root: Path, budget: float) -> None:
     folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
     for folder in folders:
         budget -= sum(f.stat().st_size for f in folder.iterdir())
-        if budget < 0:
+        if budget < 0 and folder not in _IN_USE:
             lock = root / f"{folder.stem}.lock"
             with contextlib.suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(folder)

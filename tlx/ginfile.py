@@ -16,6 +16,8 @@ from gin import config_parser
 
 from tlx.errors import ConfigError, suggest
 
+COMMAND_LINE = "--gin_bindings"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -87,14 +89,14 @@ def read(files: Sequence[str | Path], bindings: Sequence[str], allow_imports: bo
     """Return the statements of the files, with their includes, and then those of the bindings, in order.
 
     Raises:
-      ConfigError: a file or include that is missing or cyclic, a syntax error, an import statement that was
-        not allowed, or the same thing bound twice in one file. Each names the file and the line.
+      ConfigError: a file or include that is missing or cyclic, a syntax error, or an import statement that was
+        not allowed. Each names the file and the line.
     """
     statements = []
     for file in files:
         statements += _read_file(Path(file), (), allow_imports, None)
     for binding in bindings:
-        statements += _parse(binding, "--gin_bindings", None, (), allow_imports)
+        statements += _parse(binding, COMMAND_LINE, None, (), allow_imports)
     return statements
 
 
@@ -109,12 +111,10 @@ def _read_file(
         chain = " -> ".join(p.name for p in (*parents, path))
         raise ConfigError(f"{where}include cycle: {chain}; remove one of these includes")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}{path} is not a text file in UTF-8: {error}") from None
-    statements = _parse(text, str(path), path.parent, (*parents, path.resolve()), allow_imports)
-    _refuse_duplicates(statements, str(path))
-    return statements
+    return _parse(text, str(path), path.parent, (*parents, path.resolve()), allow_imports)
 
 
 def _parse(
@@ -148,7 +148,7 @@ def _parsed(text: str, file: str) -> Iterator[Any]:
         raise _syntax_error(file, error.lineno or 1, text, message) from None
     except tokenize.TokenError as error:
         raise _syntax_error(file, error.args[1][0], text, str(error.args[0])) from None
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, TypeError) as error:
         raise _syntax_error(file, 1, text, f"cannot be parsed ({type(error).__name__})") from None
 
 
@@ -166,21 +166,9 @@ def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) 
         )
     try:
         importlib.import_module(parsed.module)
-    except ImportError as error:
-        raise ConfigError(f"{place}: `{parsed.format()}` failed: {error}") from error
+    except Exception as error:  # A stranger's module may fail in any way.
+        raise ConfigError(f"{place}: `{parsed.format()}` failed: {type(error).__name__}: {error}") from error
     return Import(parsed.format(), place)
-
-
-def _refuse_duplicates(statements: list[Statement | Import], file: str) -> None:
-    seen: dict[str, Statement] = {}
-    for statement in (s for s in statements if isinstance(s, Statement)):
-        if statement.place.file == file and (first := seen.get(statement.target)):
-            raise ConfigError(
-                f"{statement.place}: {statement.target} is bound twice in this file, first in line"
-                f" {first.place.line}; keep one of them"
-            )
-        if statement.place.file == file:
-            seen[statement.target] = statement
 
 
 def show(value: Any) -> str:

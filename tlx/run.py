@@ -89,6 +89,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
             log.say(f"{run.backbone.name}: {detector.restored}")
         frozen = freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
         log.say(frozen.summary())
+        log.note(frozen.table())
         log.board.text("freeze", frozen.table())
         log.board.text("config", f"```\n{config}\n```")
         parts = cut(detector.network, detector.blocks)
@@ -108,13 +109,13 @@ def save_weights(detector: Detector, folder: Path) -> None:
     """Write the detector's weights so that a crash leaves the old file or the new one."""
     partial = folder / f"partial-{WEIGHTS}"
     detector.model.save_weights(partial)
-    partial.replace(folder / WEIGHTS)
+    checkpoint.settle(partial, folder / WEIGHTS)
 
 
 def reopen(backbone: Backbone, head: Head, size: tuple[int, int], folder: Path) -> tuple[Detector, Cut]:
     """Return the detector that `train` left in `folder`, with everything frozen, and its cut."""
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
-    detector = build(backbone, head, classes, size)
+    detector = build(backbone, head, classes, size, pretrained=False)
     detector.model.load_weights(folder / WEIGHTS)
     freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
     return detector, cut(detector.network, detector.blocks)

@@ -1,5 +1,6 @@
 """Checking a configured value against the annotation of the argument that it is for."""
 
+import math
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +33,8 @@ def coerce(value: Any, annotation: Any) -> Any:
         return {coerce(k, key): coerce(v, item) for k, v in value.items()}
     if hasattr(value, "makes"):
         return _node(value, annotation)
-    if annotation is float and type(value) is int:
-        return float(value)
+    if annotation is float and type(value) in (int, float):
+        return _finite(value)
     if annotation is Path and isinstance(value, str):
         return Path(os.path.abspath(os.path.expanduser(value)))
     if annotation in (None, types.NoneType):
@@ -43,8 +44,14 @@ def coerce(value: Any, annotation: Any) -> Any:
     else:
         matches = isinstance(annotation, type) and isinstance(value, annotation)
     if not matches:
-        raise TypeError(f"expected a {describe(annotation)}, got {_shown(value)}")
+        raise TypeError(f"expected {describe(annotation)}, got {_shown(value)}")
     return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise TypeError(f"expected a finite number, got {value}")
+    return float(value)
 
 
 def describe(annotation: Any) -> str:
@@ -68,7 +75,7 @@ def _first_that_fits(value: Any, annotation: Any, options: tuple) -> Any:
         except TypeError as error:
             errors.append(error)
     helpful = next((e for e in errors if "did you mean" in str(e)), None)
-    raise helpful or TypeError(f"expected a {describe(annotation)}, got {_shown(value)}")
+    raise helpful or TypeError(f"expected {describe(annotation)}, got {_shown(value)}")
 
 
 def _choice(value: Any, choices: tuple) -> Any:
@@ -81,7 +88,7 @@ def _choice(value: Any, choices: tuple) -> Any:
 
 def _sequence(value: Any, annotation: Any, origin: Any, arguments: tuple) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"expected a {describe(annotation)}, got {_shown(value)}")
+        raise TypeError(f"expected {describe(annotation)}, got {_shown(value)}")
     if origin is tuple and Ellipsis not in arguments:
         if len(value) != len(arguments):
             raise TypeError(f"expected {len(arguments)} values, got {len(value)}: {_shown(value)}")
@@ -97,9 +104,7 @@ def _node(node: Any, annotation: Any) -> Any:
         raise TypeError(f"@{node.entry.full_name} needs parentheses: @{node.entry.full_name}()")
     if node.makes is None or (isinstance(annotation, type) and issubclass(node.makes, annotation)):
         return node
-    raise TypeError(
-        f"expected a {describe(annotation)}, got @{node.entry.full_name}() which makes {node.makes.__name__}"
-    )
+    raise TypeError(f"expected {describe(annotation)}, got @{node.entry.full_name}() which makes {node.makes.__name__}")
 
 
 def _shown(value: Any) -> str:

@@ -33,9 +33,12 @@ WRONG = {
     "inverted": ({"fit.learning_rate": ("log", 1e-2, 1e-4)}, "low <= high"),
     "log from zero": ({"fit.learning_rate": ("log", 0, 1)}, "expected"),
     "no power of two": ({"fit.batch_size": ("power_of_two", 3, 16)}, "powers of two"),
-    "float for int": ({"fit.batch_size": ("float", 1.0, 32.0)}, "expected a int"),
+    "float for int": ({"fit.batch_size": ("float", 1.0, 32.0)}, "expected int"),
     "written outside": ({"fit.batch_size": ("power_of_two", 2, 8)}, "outside"),
     "no choices": ({"run.seed": ("choice",)}, "at least one"),
+    "a wrong choice": ({"fit.schedule": ("choice", "cosine", "bogus", "constant")}, "'bogus'"),
+    "integers for a float range of an int": ({"fit.batch_size": ("float", 8, 32)}, "expected int"),
+    "the search itself": ({"search.trials": ("int", 1, 30)}, "varies the run"),
     "empty": ({}, "name what to vary"),
 }
 

@@ -16,6 +16,7 @@ import pytest
 
 from tlx import config
 from tlx.errors import TlxError, TrainingError
+from tlx.lock import only_process
 from tlx.search import study
 
 EXPERIMENT = """\
@@ -139,6 +140,9 @@ def scripted(monkeypatch, *answers):
     asked = []
 
     def do(self, task, bindings, folder, hear):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("data.json", "environment.json"):
+            (folder / name).write_text("{}")
         asked.append((task, bindings, folder))
         if task == "judge":
             return "done", {"split": "test", "metrics": metrics}
@@ -213,8 +217,19 @@ def test_what_the_user_must_mend_stops_the_search_at_once(gin, tmp_path):
 
 def test_a_second_driver_is_refused_with_the_first_ones_process(gin, tmp_path):
     (tmp_path / "run").mkdir()
-    with study.only_driver(tmp_path / "run"), pytest.raises(TlxError, match=f"process {os.getpid()}"):
+    with only_process(tmp_path / "run"), pytest.raises(TlxError, match=f"process {os.getpid()}"):
         run(gin, tmp_path / "run", Watcher())
+
+
+def test_a_lock_that_a_killed_driver_left_holds_nobody_up(gin, tmp_path, monkeypatch):
+    """Optuna's lock is a link; left behind, with a relative path, it made the next driver spin for ever."""
+    scripted(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    run(gin, Path("run"), Watcher())
+    (tmp_path / "run" / "result.json").unlink()
+    os.symlink("run/study.journal", "run/study.journal.lock")
+    os.symlink("run/study.journal", "run/study.journal.lock.rename")
+    assert len(run(gin, Path("run"), Watcher())["trials"]) == 3
 
 
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):

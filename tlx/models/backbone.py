@@ -11,7 +11,7 @@ from tlx.models.weights import Restored
 class Backbone:
     """A pretrained network, described but not yet built.
 
-    `build((height, width))` returns a functional `keras.Model` whose input is float32 RGB [b, h, w, 3] in
+    `build((height, width), pretrained)` returns a functional `keras.Model` whose input is float32 RGB [b, h, w, 3] in
     0..255: the network's own preprocessing is part of it. The second value that it returns says what the
     pretrained weights covered, and is None for random ones. `taps` names, by stride, the layers whose
     outputs feed the pyramid. `blocks` is a regular expression; layers whose names give the same text
@@ -19,6 +19,6 @@ class Backbone:
     """
 
     name: str
-    build: Callable[[tuple[int, int]], tuple[Any, Restored | None]]
+    build: Callable[[tuple[int, int], bool], tuple[Any, Restored | None]]
     taps: Mapping[int, str]
     blocks: str

@@ -202,16 +202,18 @@ def _backbone(network: Network, weights: str | None, min_restored: float, option
 def _build(
     network: Network,
     path: Path | None,
-    pretrained: bool,
+    imagenet: bool,
     min_restored: float,
     options: dict[str, float],
     size: tuple[int, int],
+    pretrained: bool,
 ) -> tuple[Any, Restored | None]:
     image = keras.Input((*size, 3), name="image")
-    model = _settled(network, _published(network, pretrained, options, image))
-    if path:
+    imagenet &= pretrained
+    model = _settled(network, _published(network, imagenet, options, image))
+    if path and pretrained:
         return model, restore(model, path, min_restored)
-    return model, Restored(len(model.weights)) if pretrained else None
+    return model, Restored(len(model.weights)) if imagenet else None
 
 
 def _published(network: Network, pretrained: bool, options: dict[str, float], image: Any) -> Any:

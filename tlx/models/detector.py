@@ -30,13 +30,15 @@ class Detector:
     restored: Restored | None
 
 
-def build(backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int]) -> Detector:
-    """Build a detector for pictures of `size` (height, width).
+def build(
+    backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int], pretrained: bool = True
+) -> Detector:
+    """Build a detector for pictures of `size` (height, width), with random weights where `pretrained` is False.
 
     Raises:
       ModelError: the head wants a stride that the backbone has no tap for.
     """
-    base, restored = backbone.build(size)
+    base, restored = backbone.build(size, pretrained)
     missing = [stride for stride in head.strides if stride not in backbone.taps]
     if missing:
         raise ModelError(

@@ -43,9 +43,13 @@ class RunLog(contextlib.AbstractContextManager):
 
     def say(self, message: str) -> None:
         """Pass on one line of news, and keep it in `run.log`."""
-        with (self.folder / "run.log").open("a") as file:
-            file.write(message + "\n")
+        self.note(message)
         self.listener.say(message)
+
+    def note(self, text: str) -> None:
+        """Keep text in `run.log` alone."""
+        with (self.folder / "run.log").open("a") as file:
+            file.write(text + "\n")
 
     def look(
         self,

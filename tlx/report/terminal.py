@@ -35,6 +35,8 @@ class Terminal:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
+            # Trials take minutes; the speed of the last half minute, as is usual, would be nothing.
+            speed_estimate_period=3600.0,
         )
         self._tasks: dict[str, TaskID] = {}
         self._table: Table | None = None

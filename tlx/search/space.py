@@ -45,9 +45,11 @@ def check(experiment: Experiment, search: Search) -> None:
     for name, bounds in search.space.items():
         where = f"{experiment.place('search.space')}search.space[{name!r}]"
         _check_range(where, bounds)
+        if name.startswith("search.") or name == "run.judge":
+            raise ConfigError(f"{where}: a search varies the run, not itself")
         try:
             written = experiment.value(name)
-            for value in (bounds[1], bounds[-1]):
+            for value in _samples(bounds):
                 experiment.with_bindings([binding(name, value)])
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
@@ -56,6 +58,12 @@ def check(experiment: Experiment, search: Search) -> None:
                 f"{where}: the experiment as written has {show(written)}, outside {show(bounds)}; it is the first"
                 " trial, so widen the range or change the value"
             )
+
+
+def _samples(bounds: tuple) -> tuple:
+    """Return values that stand for all that a range can give: every choice, or both ends as they will come."""
+    kind, *values = bounds
+    return (values[0] + 0.0, values[1] + 0.0) if kind in ("float", "log") else tuple(values)
 
 
 def _check_range(where: str, bounds: tuple) -> None:

@@ -1,27 +1,28 @@
 """The driver of a search: it alone asks Optuna, gives work to a worker process, and writes the study down."""
 
-import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tlx import checkpoint
 from tlx.config import Experiment
-from tlx.errors import TlxError, TrainingError
+from tlx.errors import TrainingError
+from tlx.lock import only_process
 from tlx.search import worker
 from tlx.search.space import Search, as_asked, binding, propose
 
 _CONFIG, _JOURNAL = "config.gin", "study.journal"
 # A trial that dies once may have been unlucky; one that dies twice is at fault itself.
 _ATTEMPTS = 2
-_LOST, _CRASHED = "the worker process died", "crashed"
+_LOST = "the worker process died"
 
 
 class Display(Protocol):
@@ -61,7 +62,7 @@ class _Worker:
                     return kind, content
                 if (answer := hear(kind, content)) is not None:
                     self.connection.send(answer)
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             self.process.join()
             return "lost", f"{_LOST} ({_death(self.process.exitcode)}); see {self.log}"
 
@@ -72,7 +73,10 @@ class _Worker:
         self.process = context.Process(
             target=worker.main, args=(theirs, self.file, self.allow_imports, self.log), daemon=True
         )
+        # Until it has said so itself, the new process too must leave Ctrl-C to the driver.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def stop(self) -> None:
@@ -101,7 +105,8 @@ class Study:
         optuna = self.optuna
         journal = self.folder / _JOURNAL
         mend(journal)
-        backend = optuna.storages.journal.JournalFileBackend(str(journal))
+        # Optuna's lock is a link to this path, which must hold from wherever it is read.
+        backend = optuna.storages.journal.JournalFileBackend(str(journal.absolute()))
         storage = optuna.storages.JournalStorage(backend)
         pruners = {
             "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
@@ -124,7 +129,6 @@ class Study:
 
     def run(self) -> dict[str, Any]:
         """Finish the study's trials, judge the best one, and return what `result.json` holds."""
-        started = time.monotonic()
         try:
             self._retry_orphans()
             if not self.study.trials:
@@ -134,7 +138,7 @@ class Study:
                 self._show()
                 self._trial()
             self._show()
-            return self._conclude(time.monotonic() - started)
+            return self._conclude()
         finally:
             self.worker.stop()
 
@@ -158,9 +162,18 @@ class Study:
             trial.set_user_attr("metrics", metrics)
             return "prune" if number < looks and trial.should_prune() else "go on"
 
-        kind, content = self.worker.do("train", [*bindings, "run.judge = 'validation'"], folder, hear)
+        more = ["run.judge = 'validation'", *self._smaller(bindings, first)]
+        kind, content = self.worker.do("train", [*bindings, *more], folder, hear)
         trial.set_user_attr("seconds", time.monotonic() - begun)
         self._file(trial, first, kind, content)
+
+    def _smaller(self, bindings: list[str], first: int) -> list[str]:
+        """Return a binding that halves the micro-batch where an earlier attempt died, as it does for want of memory."""
+        earlier = self.study.trials[first].user_attrs.get("cause", "")
+        if not earlier.startswith(_LOST):
+            return []
+        batch = self.experiment.with_bindings(bindings).value("fit.batch_size")
+        return [binding("fit.micro_batch", max(1, batch // 2))]
 
     def _file(self, trial: Any, first: int, kind: str, content: Any) -> None:
         states = self.optuna.trial.TrialState
@@ -181,11 +194,11 @@ class Study:
 
     def _retry(self, trial: Any, first: int) -> None:
         """Put a trial that came to nothing back in the queue, once, and close it."""
-        attempts = [t for t in self.study.trials if t.user_attrs.get("retry_of") == first]
-        if len(attempts) + 1 < _ATTEMPTS:
+        failed = [t for t in self.study.trials if t.user_attrs.get("cause")]
+        attempts = [t for t in failed if first in (t.number, t.user_attrs.get("retry_of"))]
+        if len(attempts) < _ATTEMPTS:
             self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
         self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-        failed = [t for t in self.study.trials if t.state == self.optuna.trial.TrialState.FAIL]
         if len(failed) > self.search.trials + _ATTEMPTS:
             raise TrainingError(f"{len(failed)} trials were lost; the last cause: {trial.user_attrs.get('cause')}")
 
@@ -224,7 +237,7 @@ class Study:
     def _show(self) -> None:
         self.display.table(self.rows(), self.search.trials)
 
-    def _conclude(self, seconds: float) -> dict[str, Any]:
+    def _conclude(self) -> dict[str, Any]:
         rows = self.rows()
         if all(row["state"] != "complete" for row in rows):
             causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
@@ -235,7 +248,11 @@ class Study:
             raise TrainingError(f"the winner, trial {best['trial']}, could not be judged: {test}")
         chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder")}
         result = {"best": {**chosen, "test": test["metrics"] if test["split"] == "test" else None}}
-        result |= {"split": test["split"], "metrics": test["metrics"], "seconds": seconds, "trials": rows}
+        result |= {"split": test["split"], "metrics": test["metrics"]}
+        # Of all attempts, those of earlier drivers included.
+        result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
+        for name in ("environment.json", "data.json"):
+            shutil.copy(self.folder / best["folder"] / name, self.folder / name)
         checkpoint.write(self.folder / "result.json", json.dumps(result, indent=1).encode())
         return result
 
@@ -247,11 +264,11 @@ def search(experiment: Experiment, settings: Search, folder: Path, display: Disp
     """Run a search in `folder`, or go on with the one that was interrupted there, and return its result.
 
     Raises:
-      TrainingError: another driver is at work in the folder, a trial cannot be run as it is configured, or too
+      TlxError: another process is at work in the folder.
+      TrainingError: a trial cannot be run as it is configured, or too
         many were lost.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_driver(folder):
+    with only_process(folder):
         checkpoint.write(folder / _CONFIG, experiment.text().encode())
         return Study(experiment, settings, folder, display).run()
 
@@ -261,22 +278,10 @@ def _asked(trial: Any) -> dict[str, Any]:
     return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
-@contextlib.contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    with (folder / "driver.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise TlxError(f"{folder} is being searched already, by process {file.read().strip()}") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 def mend(journal: Path) -> None:
-    """Cut off a last line that a killed driver left half written; Optuna could not read past it."""
+    """Undo what a killed driver left half done: a last line cut short, and Optuna's lock, for which it would wait."""
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink()
     if journal.exists():
         content = journal.read_bytes()
         whole = content.rfind(b"\n") + 1

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tlx import config, run
-from tlx.config import Experiment
 from tlx.errors import TlxError, TrainingError
 from tlx.lazy import keras
 
@@ -59,14 +58,17 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
             task, bindings, folder = connection.recv()
         except EOFError:
             return
-        experiment = config.load([file], bindings, allow_imports)
-        connection.send(_answer(task, experiment, folder, _Reporter(connection), kept))
+        connection.send(_answer(task, (file, bindings, allow_imports), folder, _Reporter(connection), kept))
         keras.backend.clear_session()
         gc.collect()
 
 
-def _answer(task: str, experiment: Experiment, folder: Path, reporter: _Reporter, kept: dict) -> tuple[str, Any]:
+def _answer(
+    task: str, source: tuple[Path, list[str], bool], folder: Path, reporter: _Reporter, kept: dict
+) -> tuple[str, Any]:
+    file, bindings, allow_imports = source
     try:
+        experiment = config.load([file], bindings, allow_imports)
         settings = config.build(experiment.trees["run"], kept)
         if task == "train":
             return "done", run.train(settings, folder, experiment.text(), reporter)

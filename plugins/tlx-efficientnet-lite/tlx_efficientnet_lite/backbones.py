@@ -87,12 +87,17 @@ def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Bac
 
 
 def _build(
-    variant: Variant, path: Path | None, pretrained: bool, min_restored: float, size: tuple[int, int]
+    variant: Variant,
+    path: Path | None,
+    imagenet: bool,
+    min_restored: float,
+    size: tuple[int, int],
+    pretrained: bool,
 ) -> tuple[Any, Restored | None]:
     model = network.build(variant.name, variant.width, variant.depth, size)
-    if path:
+    if path and pretrained:
         return model, restore(model, path, min_restored)
-    return model, _restore_published(variant, model) if pretrained else None
+    return model, _restore_published(variant, model) if imagenet and pretrained else None
 
 
 def published_state(variant: Variant) -> dict[str, np.ndarray]:

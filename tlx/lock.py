@@ -1,0 +1,29 @@
+"""One process at a time in a run folder."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlx.errors import TlxError
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold a run folder, made if it is not there, for this process alone; the kernel lets go of it at its death.
+
+    Raises:
+      TlxError: another process holds it; the message names that process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "process.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise TlxError(f"{folder} is in use by process {file.read().strip()}; wait, or end that one") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
