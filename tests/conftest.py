@@ -74,7 +74,7 @@ def tiny():
 
     def tiny(dropout=0.0):
         taps = {8: "block2_add", 16: "block3_concat", 32: "block4_add"}
-        return Backbone("tiny", lambda size: build_network(size, dropout), taps, r"^(stem|block\d)_")
+        return Backbone("tiny", lambda size, pretrained=True: build_network(size, dropout), taps, r"^(stem|block\d)_")
 
     return tiny
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx import freeze
+from tlx import features, freeze
 from tlx.augment import NoAugmentation, Standard
 from tlx.data.dataset import Dataset
 from tlx.features import Features, _key, _make_room, _store, source
@@ -211,13 +211,24 @@ def test_a_failed_writer_leaves_nothing_that_looks_whole(tmp_path):
     assert not (tmp_path / "key").exists()
 
 
+@pytest.fixture
+def earlier_runs(monkeypatch):
+    """What is stored from here on is as if other processes had stored it."""
+    monkeypatch.setattr(features, "_IN_USE", NotKept())
+
+
+class NotKept(set):
+    def add(self, folder):
+        pass
+
+
 def stored(root, name, size, age):
     folder = _store(root, name, size, Features(), lambda to: (to / "0.npy").write_bytes(bytes(size)))
     when = time.time() - age
     os.utime(folder, (when, when))
 
 
-def test_the_least_recently_used_make_room(tmp_path):
+def test_the_least_recently_used_make_room(tmp_path, earlier_runs):
     for name, age in (("old", 300), ("used", 200), ("new", 100)):
         stored(tmp_path, name, 1000, age)
     _store(tmp_path, "used", 1000, Features(), lambda _: None)  # Being asked for is being used.
@@ -226,7 +237,7 @@ def test_the_least_recently_used_make_room(tmp_path):
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"used", "new", "more"}
 
 
-def test_what_another_process_is_writing_is_not_removed(tmp_path):
+def test_what_another_process_is_writing_is_not_removed(tmp_path, earlier_runs):
     def fill(to):
         (to / "0.npy").write_bytes(bytes(1000))
         # Another process, with other features, finds the folder too full.
@@ -236,3 +247,9 @@ def test_what_another_process_is_writing_is_not_removed(tmp_path):
     assert (_store(tmp_path, "key", 1000, Features(), fill) / "0.npy").exists()
     _make_room(tmp_path, 10)
     assert not (tmp_path / "key").exists()
+
+
+def test_what_this_run_uses_does_not_make_room(tmp_path):
+    stored(tmp_path, "train", 1000, 100)
+    _store(tmp_path, "validation", 1000, Features(cap_gb=1500e-9), lambda to: (to / "0.npy").write_bytes(bytes(1000)))
+    assert (tmp_path / "train").exists()

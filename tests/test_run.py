@@ -131,7 +131,8 @@ def test_the_listener_and_the_log_follow_the_run(trained):
     assert [(number, looks) for number, looks, _ in listener.looks] == [(1, 3), (2, 3), (3, 3)]
     assert result["validation"]["AP"] == max(score for _, _, score in listener.looks)
     said = (folder / "run.log").read_text()
-    assert said.splitlines() == "\n".join(listener.said).splitlines()
+    assert all(line in said for line in listener.said)
+    assert "| block4 |" in said
     assert "1 of the backbone's 9 weight layers train, in block4" in said
     assert "are cached" in said
 

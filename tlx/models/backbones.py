@@ -206,7 +206,7 @@ def _build(
     min_restored: float,
     options: dict[str, float],
     size: tuple[int, int],
-    pretrained: bool,
+    pretrained: bool = True,
 ) -> tuple[Any, Restored | None]:
     image = keras.Input((*size, 3), name="image")
     imagenet &= pretrained

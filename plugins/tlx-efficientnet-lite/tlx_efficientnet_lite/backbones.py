@@ -92,7 +92,7 @@ def _build(
     imagenet: bool,
     min_restored: float,
     size: tuple[int, int],
-    pretrained: bool,
+    pretrained: bool = True,
 ) -> tuple[Any, Restored | None]:
     model = network.build(variant.name, variant.width, variant.depth, size)
     if path and pretrained:
