@@ -108,10 +108,13 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     Image.new("RGB", (90, 60), "red").save(pictures / "a.png")
+    (pictures / "b.png").write_bytes(b"no picture")
     one = next((tmp_path / "scenes" / "JPEGImages").iterdir())
     code, output, _ = answer("predict", str(folder), str(pictures), str(one), "--min_score=0.0")
     assert code == 0, output
-    listed = json.loads((folder / "predictions" / "predictions.json").read_text())
+    assert "b.png: not an image" in output
+    damaged, *listed = json.loads((folder / "predictions" / "predictions.json").read_text())
+    assert damaged["image"] == str(pictures / "b.png")
     assert [row["image"] for row in listed] == [str(pictures / "a.png"), str(one)]
     for row in listed:
         assert (folder / "predictions" / row["drawn"]).exists()

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tlx.data.dataset import ANY_CLASS, Dataset, Example
 from tlx.errors import ConfigError, ModelError, TrainingError
-from tlx.evaluate import Coco, Detections, _Evaluation, check, summary
+from tlx.evaluate import Coco, Detections, check, summary
 from tlx.registry import evaluators
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "tlx"
 
 # From the top of the house to its door. A folder that is not divided here is one room.
 _PLAN = """
-errors lock lazy registry typecheck ginfile config
+errors lock lazy registry typecheck ginfile tree config
 data.dataset data.images data.names data.similarity data.files data.assemble data.writers data.scenes data.readers
 data.split
 augment pipeline

@@ -104,7 +104,9 @@ def _ask(trial: Any, name: str, bounds: tuple) -> Any:
         return 2 ** trial.suggest_int(name, values[0].bit_length() - 1, values[1].bit_length() - 1)
     if kind == "int":
         return trial.suggest_int(name, *values)
-    return trial.suggest_float(name, *values, log=kind == "log")
+    asked = trial.suggest_float(name, *values, log=kind == "log")
+    # Four digits are all that matters, and a person can type them again.
+    return min(max(float(f"{asked:.4g}"), values[0]), values[1])
 
 
 def as_asked(value: Any, bounds: tuple) -> Any:
