@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from tlx import memory
@@ -77,6 +78,6 @@ def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[De
 
 def sample(dataset: Dataset, found: Sequence[Detections], count: int) -> list[Image.Image]:
     """Return up to `count` pictures, spread over a dataset, with predicted boxes over true ones."""
-    step = max(1, -(-len(dataset) // count))
-    chosen = list(zip(dataset.examples, found, strict=True))[::step][:count]
+    spread = dict.fromkeys(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
+    chosen = [(dataset.examples[i], found[i]) for i in spread]
     return [draw(open_image(example.image), boxes, example, dataset.classes) for example, boxes in chosen]
