@@ -113,6 +113,6 @@ def test_an_experiment_runs_end_to_end_on_other_data(file, scenes, tmp_path):
 def test_an_experiment_says_how_to_run_it_and_can_be_searched(file):
     experiment = config.load([file])
     space.check(experiment, config.build(experiment.trees["search"]))
-    opening = file.read_text().partition("DATA =")[0]
+    opening = file.read_text().partition("\nDATA =")[0]
     assert f"tlx search experiments/{file.name}" in opening
     assert "AP" in opening
