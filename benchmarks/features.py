@@ -68,7 +68,7 @@ def _measure(folder: Path, size: int, batch: int, rounds: int) -> dict[str, list
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
-            speed = _speed(learners[name], way, batch, 16 if name == "cached" else 3, turn)
+            speed = _speed(learners[name], way, batch, 48 if name == "cached" else 6, turn)
             # The first turn traces graphs.
             if turn:
                 speeds[name].append(speed)

@@ -1,5 +1,6 @@
 """A dataset becomes batches: views of pictures, in an order that depends on nothing but the seed."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,8 +107,12 @@ def batches(load: Callable[[int, int], tuple], units: list[Unit], batch_size: in
         return (unit, *arrays)
 
     rows = tf.data.Dataset.from_tensor_slices(np.array(units, np.int32))
+    options = tf.data.Options()
+    # Its tuner sleeps for up to 1.3 s at a time, and the end of every pass over the data would wait for that.
+    options.autotune.enabled = False
+    loaded = rows.map(read, os.cpu_count(), deterministic=True).batch(batch_size).prefetch(2)
     try:
-        yield from rows.map(read, tf.data.AUTOTUNE, deterministic=True).batch(batch_size).prefetch(2)
+        yield from loaded.with_options(options)
     except tf.errors.OpError:
         if raised:
             raise raised[0] from None
