@@ -66,7 +66,8 @@ def search(arguments: list[str]) -> None:
     validation = best["validation"]
     _CONSOLE.print(
         f"\nThe best of {len(result['trials'])} trials is trial {best['trial']}, with validation AP"
-        f" {_number(validation['AP'])}, AP50 {_number(validation['AP50'])}. Its bindings:"
+        f" {_number(validation['AP'])}, AP50 {_number(validation['AP50'])}. Its bindings:",
+        soft_wrap=True,
     )
     for binding in best["bindings"]:
         _CONSOLE.print(Text(f"    {binding}"))

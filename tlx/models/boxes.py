@@ -38,11 +38,6 @@ def from_distances(centres: Any, distances: Any) -> Any:
     return tf.concat([centres - distances[..., :2], centres + distances[..., 2:]], -1)
 
 
-def to_distances(centres: Any, boxes: Any) -> Any:
-    """Return the distances [..., 4] from points [..., 2] to the sides of boxes; negative where a point is outside."""
-    return tf.concat([centres - boxes[..., :2], boxes[..., 2:] - centres], -1)
-
-
 def suppress(boxes: Any, labels: Any, threshold: float) -> Any:
     """Return which boxes survive greedy non-maximum suppression within each class: bool [b, n].
 
