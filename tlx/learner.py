@@ -38,7 +38,7 @@ class Learner:
         self._sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
         self._totals = tf.Variable([0.0, 0.0], trainable=False)
         self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
-        self._add, self._apply = tf.function(self._add_graph), tf.function(self._apply_graph)
+        self._add, self._apply, self._clear = map(tf.function, (self._add_graph, self._apply_graph, self._clear_graph))
 
     @property
     def model_state(self) -> list[Any]:
@@ -68,9 +68,9 @@ class Learner:
         size = len(arrays[0])
         while True:
             try:
-                self._clear()
                 for start in range(0, size, micro):
-                    self._add([a[start : start + micro] for a in arrays])
+                    # A slice would copy.
+                    self._add([a[start : start + micro] for a in arrays] if micro < size else list(arrays))
                 break
             except tf.errors.ResourceExhaustedError as error:
                 if micro == 1:
@@ -79,6 +79,7 @@ class Learner:
                         f" layers or a smaller backbone ({error.message.splitlines()[0]})"
                     ) from None
                 micro = (micro + 1) // 2
+                self._clear()
         for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
             optimizer.learning_rate.assign(rate * factor)
         return float(self._apply()), micro
@@ -95,7 +96,7 @@ class Learner:
             for variable, value in zip(self.variables, kept, strict=False):
                 variable.assign(value)
 
-    def _clear(self) -> None:
+    def _clear_graph(self) -> None:
         for total in (*self._sums, self._totals):
             total.assign(tf.zeros_like(total))
 
@@ -117,7 +118,9 @@ class Learner:
             optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
         for variable, average in zip(self.variables, self.averages, strict=False):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)
-        return tf.where(tf.math.is_finite(norm), self._totals[0] / positives, float("nan"))
+        loss = tf.where(tf.math.is_finite(norm), self._totals[0] / positives, float("nan"))
+        self._clear_graph()
+        return loss
 
     def _raw(self) -> list[Any]:
         return [v.value for v in self.variables]

@@ -29,7 +29,7 @@ class Fcos(Head):
     """
 
     channels: int = 64
-    depth: int = 2
+    depth: int = 1
     strides: tuple[int, ...] = (8, 16, 32)
     radius: float = 1.5
     box_weight: float = 2.0
@@ -106,7 +106,7 @@ class Fcos(Head):
 
     def losses(self, outputs: Any, targets: Any, grid: Grid) -> tuple[Any, Any, Any]:
         (logits, distances), (boxes, labels, ignore) = outputs, targets
-        chosen, positive = self._assign(boxes, labels, ignore, grid)
+        chosen, positive, inside = self._assign(boxes, labels, ignore, grid)
         true_boxes = tf.gather(boxes, chosen, batch_dims=1)
         true_labels = tf.where(positive, tf.gather(labels, chosen, batch_dims=1), -1)
         predicted = geometry.from_distances(grid[0], distances)
@@ -114,13 +114,16 @@ class Fcos(Head):
         quality = tf.stop_gradient(geometry.iou(predicted, true_boxes)) * weight
         wanted = tf.one_hot(true_labels, logits.shape[-1]) * quality[..., None]
         loss = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits) * tf.abs(wanted - tf.sigmoid(logits)) ** 2
-        counted = self._counted(true_labels, boxes, labels, ignore, grid[0], logits.shape[-1])
+        counted = self._counted(true_labels, labels, ignore, inside, logits.shape[-1])
         scores = tf.reduce_sum(loss * counted, [1, 2])
         box = tf.reduce_sum((1 - geometry.giou(predicted, true_boxes)) * weight, 1) * self.box_weight
         return scores, box, tf.reduce_sum(weight, 1)
 
-    def _assign(self, boxes: Any, labels: Any, ignore: Any, grid: Grid) -> tuple[Any, Any]:
-        """Give each location the smallest object that it may learn: index [b, n] and whether there is one [b, n]."""
+    def _assign(self, boxes: Any, labels: Any, ignore: Any, grid: Grid) -> tuple[Any, Any, Any]:
+        """Give each location the smallest object that it may learn.
+
+        Returns its index [b, n], whether there is one [b, n], and which boxes each location is inside of [b, n, m].
+        """
         centres, strides = grid
         # Side by side instead of as one tensor [b, n, m, 4], whose reductions would take half the loss's time.
         x_min, y_min, x_max, y_max = (side[:, None] for side in tf.unstack(boxes, axis=-1))
@@ -139,12 +142,10 @@ class Fcos(Head):
         nearest = tf.one_hot(tf.argmin(off, 1), len(strides), True, False, axis=1, dtype=tf.bool)
         fits |= nearest & real & ~tf.reduce_any(fits, 1, keepdims=True)
         cost = tf.where(fits, geometry.area(boxes)[:, None], np.inf)
-        return tf.argmin(cost, -1, tf.int32), tf.reduce_any(fits, -1)
+        return tf.argmin(cost, -1, tf.int32), tf.reduce_any(fits, -1), inner > 0
 
-    def _counted(self, true_labels: Any, boxes: Any, labels: Any, ignore: Any, centres: Any, classes: int) -> Any:
+    def _counted(self, true_labels: Any, labels: Any, ignore: Any, inside: Any, classes: int) -> Any:
         """Return 0 where a class's score at a location lies in an ignore region, and 1 elsewhere: [b, n, classes]."""
-        low, high = boxes[:, None, :, :2], boxes[:, None, :, 2:]
-        inside = tf.reduce_all((centres[:, None] > low) & (centres[:, None] < high), -1)
         spared = tf.one_hot(labels, classes) + tf.cast(labels == ANY_CLASS, tf.float32)[..., None]
         spared *= tf.cast(ignore, tf.float32)[..., None]
         hidden = tf.cast(inside, tf.float32) @ spared > 0
