@@ -12,15 +12,15 @@ ROOT = Path(__file__).parents[1] / "tlx"
 # From the top of the house to its door. A folder that is not divided here is one room.
 _PLAN = """
 errors lock lazy registry typecheck ginfile tree config
-data.dataset data.images data.names data.similarity data.files data.assemble data.writers data.scenes data.readers
-data.split
+data.dataset data.container data.images data.names data.similarity data.files data.assemble data.sniff data.place
+data.writers data.scenes data.readers data.split
 augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
 freeze features memory checkpoint learner fit evaluate predict
 report
 run
 inference search
-cli __main__
+commands cli __main__
 """
 ROOMS = _PLAN.split()
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from tlx.errors import ConfigError, suggest
@@ -16,6 +17,7 @@ from tlx.errors import ConfigError, suggest
 PLUGIN_GROUP = "tlx.plugins"
 _BUILTIN = (
     "tlx.data.readers",
+    "tlx.data.writers",
     "tlx.data.split",
     "tlx.augment",
     "tlx.models.backbones",
@@ -31,11 +33,15 @@ _BUILTIN = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered factory: `kind.name`, or a bare name for a room's own settings."""
+    """One registered factory: `kind.name`, or a bare name for a room's own settings.
+
+    A reader's `sniff` says whether a path has its format; see `tlx.data.sniff.Sniff`.
+    """
 
     kind: str
     name: str
     factory: Callable[..., Any]
+    sniff: Callable[[Path], Any] | None = None
 
     @property
     def full_name(self) -> str:
@@ -69,7 +75,7 @@ class Registry:
     kind: str
     entries: dict[str, Entry] = field(default_factory=dict)
 
-    def register(self, name: str) -> Callable[[Callable], Callable]:
+    def register(self, name: str, sniff: Callable[[Path], Any] | None = None) -> Callable[[Callable], Callable]:
         """Return a decorator that files a factory under `name` and leaves it unchanged.
 
         Raises:
@@ -77,7 +83,7 @@ class Registry:
         """
 
         def decorate(factory: Callable) -> Callable:
-            entry = Entry(self.kind, name, factory)
+            entry = Entry(self.kind, name, factory, sniff)
             taken = self.entries.get(name)
             if taken and (taken.file, factory.__qualname__) != (entry.file, taken.factory.__qualname__):
                 raise ConfigError(f"{entry.full_name} is registered twice: in {taken.file} and in {entry.file}")
@@ -93,13 +99,14 @@ class Registry:
 
 rooms = Registry("")
 readers = Registry("readers")
+writers = Registry("writers")
 splits = Registry("splits")
 augmentations = Registry("augmentations")
 backbones = Registry("backbones")
 heads = Registry("heads")
 freezes = Registry("freezes")
 evaluators = Registry("evaluators")
-REGISTRIES = (rooms, readers, splits, augmentations, backbones, heads, freezes, evaluators)
+REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, freezes, evaluators)
 
 # Entry points that failed to import, with what they said; an unknown name may be theirs.
 failed_plugins: dict[str, str] = {}

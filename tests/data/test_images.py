@@ -133,7 +133,7 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 def test_a_missing_file_says_so(tmp_path):
-    with pytest.raises(DataError, match="no such image file"):
+    with pytest.raises(DataError, match="no such file"):
         image_size(tmp_path / "gone.jpg")
 
 

@@ -30,7 +30,8 @@ class Object(NamedTuple):
 class Record(NamedTuple):
     """One image's labels as a reader found them: in `file` (relative to the root), at `record` inside it.
 
-    `size` is the upright image's (width, height) where the reader had to look already.
+    `size` is the upright image's (width, height) where the reader had to look already, and `annotated` the
+    one that the annotation tells, which is never trusted, only compared.
     """
 
     image: Path
@@ -40,6 +41,7 @@ class Record(NamedTuple):
     group: str = ""
     split: str = ""
     size: tuple[int, int] | None = None
+    annotated: tuple[float, float] | None = None
 
 
 def assemble(
@@ -126,9 +128,19 @@ def _with_sizes(records: list[Record], root: Path, findings: list[Finding]) -> l
     for record in records:
         try:
             sized.append(record._replace(size=record.size or image_size(record.image)))
+            _compare_sizes(sized[-1], findings)
         except DataError as error:
             findings.append(Finding("unreadable-image", "error", relative(record.image, root), "", str(error)))
     return sized
+
+
+def _compare_sizes(record: Record, findings: list[Finding]) -> None:
+    # Tools that never opened the image write 0 x 0, which claims nothing.
+    if record.annotated and any(record.annotated) and record.annotated != record.size:
+        said, true = ("{:g} x {:g}".format(*size) for size in (record.annotated, record.size))
+        turned = "; was it turned after it was labelled?" if record.annotated == record.size[::-1] else ""
+        message = f"the annotation says {said} px where the upright image has {true}{turned}; boxes are taken as pixels"
+        findings.append(Finding("annotated-size", "warning", record.file, record.record, message))
 
 
 def _renamed(

@@ -71,12 +71,16 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, their classes in order, and what reading them brought to light."""
+    """Labelled images, their classes in order, and what reading them brought to light.
+
+    Where `task` is "classification", an image's class is that of its one box, which is the whole image.
+    """
 
     name: str
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     findings: tuple[Finding, ...] = ()
+    task: Literal["detection", "classification"] = "detection"
 
     def __post_init__(self):
         for example in self.examples:

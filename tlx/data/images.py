@@ -1,7 +1,6 @@
 """The one decoder for every image that the program opens: bounded, upright, RGB."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tlx.data.container import opened, stamp
 from tlx.errors import DataError
 
 # Just under Pillow's own limit, so that this limit and its message come first.
@@ -69,22 +69,19 @@ def read_image(path: Path | str) -> np.ndarray:
 
 def file_hash(path: Path | str) -> str:
     """Return the SHA-256 of the file's bytes in hexadecimal; read once while the file stays as it is."""
-    state = os.stat(path)
-    return _file_hash(str(path), state.st_size, state.st_mtime_ns)
+    return _file_hash(Path(path), *stamp(Path(path)))
 
 
 @lru_cache(maxsize=100_000)
-def _file_hash(path: str, _size: int, _modified: int) -> str:
-    with open(path, "rb") as file:
+def _file_hash(path: Path, _size: int, _changed: int) -> str:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     try:
-        if not Path(path).is_file():
-            raise DataError(f"{path}: there is no such image file")
-        with Image.open(path, formats=_FORMATS) as image:
+        with opened(Path(path)) as file, Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"it has {width} x {height} pixels")

@@ -1,0 +1,168 @@
+"""Commands that train, search, judge and use detectors."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.text import Text
+
+from tlx import config
+from tlx.commands.shared import CONSOLE, FLAGS, number
+from tlx.errors import ConfigError, TlxError
+from tlx.lock import only_process
+
+flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
+flags.DEFINE_multi_string("gin_bindings", [], 'A binding such as "fit.epochs = 10"; may be repeated; overrides files.')
+flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
+flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
+flags.DEFINE_bool("allow_imports", False, "Let gin files import Python modules, which runs their code.")
+flags.DEFINE_float("min_score", 0.3, "predict: draw detections that score at least this.", 0.0, 1.0)
+
+
+def train(arguments: list[str]) -> None:
+    """tlx train EXPERIMENT.gin: train one detector, as the experiment is written.
+
+    Prints the metrics of the test split (validation, where there is no test split). The run folder then
+    holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
+    """
+    experiment = _experiment(arguments)
+    folder = _run_dir(experiment, search=False)
+    from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
+    from tlx.run import train as train_run  # noqa: PLC0415
+
+    with only_process(folder), Terminal(CONSOLE) as terminal:
+        result = train_run(config.build(experiment.trees["run"]), folder, experiment.text(), terminal)
+    _print_result(result, folder)
+
+
+def search(arguments: list[str]) -> None:
+    """tlx search EXPERIMENT.gin: search the best configuration within search.space.
+
+    Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
+    no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search.
+    """
+    experiment = _experiment(arguments)
+    settings = config.build(experiment.trees["search"])
+    from tlx.report.terminal import Terminal  # noqa: PLC0415
+    from tlx.search import space, study  # noqa: PLC0415
+
+    space.check(experiment, settings)
+    folder = _run_dir(experiment, search=True)
+    with Terminal(CONSOLE) as terminal:
+        result = study.search(experiment, settings, folder, terminal)
+    best = result["best"]
+    _print_result(result, folder / best["folder"], folder)
+    validation = best["validation"]
+    CONSOLE.print(
+        f"\nThe best of {len(result['trials'])} trials is trial {best['trial']}, with validation AP"
+        f" {number(validation['AP'])}, AP50 {number(validation['AP50'])}. Its bindings:",
+        soft_wrap=True,
+    )
+    for binding in best["bindings"]:
+        CONSOLE.print(Text(f"    {binding}"))
+
+
+def evaluate(arguments: list[str]) -> None:
+    """tlx evaluate RUN_DIR: judge a trained detector, or a search's best one, on the test split.
+
+    Other data: --gin_bindings="DATA = '/other/folder'".
+    """
+    folder, experiment = _trained(arguments[:1])
+    from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
+
+    _print_result(evaluate_run(config.build(experiment.trees["run"]), folder), folder)
+
+
+def predict(arguments: list[str]) -> None:
+    """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
+
+    Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
+    folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
+    """
+    folder, experiment = _trained(arguments[:1])
+    if len(arguments) < 2:
+        raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
+    from tlx.inference import predict_pictures  # noqa: PLC0415
+
+    target = Path(FLAGS.run_dir or folder / "predictions")
+    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    for error in errors:
+        CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
+    CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
+
+
+def check(arguments: list[str]) -> None:
+    """tlx check EXPERIMENT.gin: check a configuration and print it, macros and defaults included.
+
+    Nothing is trained and no data is opened.
+    """
+    experiment = _experiment(arguments)
+    if any(statement.target.startswith("search.") for statement in experiment.statements):
+        from tlx.search import space  # noqa: PLC0415
+
+        space.check(experiment, config.build(experiment.trees["search"]))
+    print(experiment.text(), end="")
+
+
+def _experiment(arguments: list[str]) -> config.Experiment:
+    files = [*arguments, *FLAGS.gin_file]
+    if not files:
+        raise TlxError("name an experiment: a gin file, such as experiments/quickstart.gin")
+    return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
+
+
+def _run_dir(experiment: config.Experiment, search: bool) -> Path:
+    """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
+    folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
+    before = folder / "config.gin"
+    if FLAGS.overwrite and before.exists():
+        with only_process(folder):
+            shutil.rmtree(folder)
+    if not before.exists():
+        return folder
+    another = "give another --run_dir, or --overwrite to remove it"
+    if (folder / "trials").exists() != search:
+        raise ConfigError(f"{folder} holds a {'run of tlx train' if search else 'search'}; {another}")
+    if _but_trials(before.read_text()) != _but_trials(experiment.text()):
+        raise ConfigError(f"{folder} holds another experiment; {another}")
+    if (folder / "result.json").exists():
+        CONSOLE.print(f"{folder} is finished already; this only judges it again (--overwrite begins anew)")
+    return folder
+
+
+def _but_trials(text: str) -> list[str]:
+    # A search may be told to go on further.
+    return [line for line in text.splitlines() if "search.trials =" not in line]
+
+
+def _trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
+    """Return the folder of a finished run, or of a search's winner, and the experiment that it is."""
+    if not arguments:
+        raise TlxError("name a run folder, such as runs/quickstart")
+    folder = Path(arguments[0])
+    if not (folder / "result.json").exists():
+        raise TlxError(f"{folder} is no finished run: it has no result.json")
+    best = json.loads((folder / "result.json").read_text()).get("best")
+    # Not the winning trial's own configuration: a trial is told to keep away from the test split.
+    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
+    experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
+    return folder / best["folder"] if best else folder, experiment
+
+
+def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | None = None) -> None:
+    from tlx.evaluate import summary  # noqa: PLC0415
+
+    metrics = result["metrics"]
+    CONSOLE.print(summary(metrics))
+    CONSOLE.print(f"{result['split']} AP {number(metrics['AP'])}, AP50 {number(metrics['AP50'])}\n")
+    places = {
+        "search folder": search_folder,
+        "run folder": folder,
+        "pictures": folder / f"{result['split']}.jpg",
+        "TensorBoard": f"tensorboard --logdir {search_folder or folder}",
+    }
+    for what, where in places.items():
+        if where:
+            CONSOLE.print(f"{what + ':':<14} {where}", soft_wrap=True)
