@@ -59,11 +59,11 @@ class Example:
         dtypes = (self.boxes.dtype, self.labels.dtype, self.ignore.dtype)
         if shapes != ((n, 4), (n,), (n,)) or dtypes != (np.float32, np.int32, np.bool_):
             raise DataError(f"{self.record or self.image}: boxes, labels and ignore have {shapes} {dtypes}")
-        low, high = self.boxes[:, :2], self.boxes[:, 2:]
-        inside = (low >= 0).all() and (high <= (self.width, self.height)).all()
-        if not (np.isfinite(self.boxes).all() and (low < high).all() and inside):
+        # Without NumPy, which takes longer for the few boxes that an image has.
+        right, bottom = self.width, self.height
+        if not all(0 <= x0 < x1 <= right and 0 <= y0 < y1 <= bottom for x0, y0, x1, y1 in self.boxes.tolist()):
             raise DataError(f"{self.record or self.image}: a box is empty, not finite or outside the image")
-        if (self.labels[~self.ignore] == ANY_CLASS).any():
+        if (ANY_CLASS, False) in zip(self.labels.tolist(), self.ignore.tolist(), strict=True):
             raise DataError(f"{self.record or self.image}: a box of no class is not marked as ignored")
         for array in (self.boxes, self.labels, self.ignore):
             array.setflags(write=False)
@@ -84,8 +84,10 @@ class Dataset:
 
     def __post_init__(self):
         for example in self.examples:
-            if len(example.labels) and not (-1 <= example.labels.min() <= example.labels.max() < len(self.classes)):
+            if not all(-1 <= label < len(self.classes) for label in example.labels.tolist()):
                 raise DataError(f"{example.record}: a label is outside the {len(self.classes)} classes")
+            if self.task == "classification" and len(example.labels) != 1:
+                raise DataError(f"{example.record}: has {len(example.labels)} boxes where a classified image has one")
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -93,6 +95,10 @@ class Dataset:
     def subset(self, indices: Sequence[int], name: str) -> "Dataset":
         """Return the examples at `indices`, under another name and without the findings."""
         return replace(self, name=name, examples=tuple(self.examples[i] for i in indices), findings=())
+
+    def of_whole_images(self) -> "Dataset":
+        """Return the same data as images with a class each, without the images whose class was left out."""
+        return replace(self, task="classification", examples=tuple(e for e in self.examples if len(e.labels)))
 
     def counts(self) -> dict[str, int]:
         """Return how many boxes that count (not ignored) each class has."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,10 +13,11 @@ Size = tuple[int, int]
 class Head(ABC):
     """Turns backbone taps into detections, and says how wrong they are.
 
-    `strides` names the taps that it wants, finest first.
+    `strides` names the taps that it wants, finest first, `task` the data that it learns from: `Dataset.task`.
     """
 
     strides: tuple[int, ...]
+    task: ClassVar[Literal["detection", "classification"]] = "detection"
 
     @abstractmethod
     def build(self, shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:

@@ -1,0 +1,45 @@
+"""Data for classification and data for detection do not get mixed up."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tlx.data.dataset import Dataset, Example
+from tlx.data.split import Splits, given
+from tlx.errors import DataError
+from tlx.models.heads.fcos import Fcos
+from tlx.run import Run
+
+
+def dataset(task, folder, boxes=1):
+    truth = np.array([(0, 0, 9 + i, 9) for i in range(boxes)], np.float32).reshape(-1, 4)
+    labels, ignore = np.zeros(boxes, np.int32), np.zeros(boxes, np.bool_)
+    return Dataset("pets", ("cat",), (Example(folder / "1.png", 40, 30, truth, labels, ignore),), task=task)
+
+
+def experiment(data):
+    other = SimpleNamespace()
+    return Run(Splits(data, data, None), other, Fcos(), other, other, other)
+
+
+def test_a_detector_head_refuses_data_without_boxes(tmp_path):
+    with pytest.raises(DataError, match=r"pets is labelled for classification.*Fcos.*run\.data"):
+        experiment(dataset("classification", tmp_path))
+    assert experiment(dataset("detection", tmp_path)).head.task == "detection"
+
+
+def test_a_subset_keeps_the_task(tmp_path):
+    assert dataset("classification", tmp_path).subset([0], "part").task == "classification"
+    assert dataset("detection", tmp_path).of_whole_images().subset([0], "part").task == "classification"
+
+
+@pytest.mark.parametrize("boxes", [0, 2])
+def test_an_image_has_one_class(tmp_path, boxes):
+    with pytest.raises(DataError, match=f"has {boxes} boxes"):
+        dataset("classification", tmp_path, boxes)
+
+
+def test_parts_are_for_one_task(tmp_path):
+    with pytest.raises(DataError, match="classification"):
+        given(dataset("detection", tmp_path), dataset("classification", tmp_path))
