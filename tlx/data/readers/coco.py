@@ -1,65 +1,44 @@
 """COCO instances files: one JSON for many images."""
 
-import re
+import gc
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 
-from tlx.data.assemble import Box, Object, Record, assemble
+from tlx.data import cocobox, cocofile
+from tlx.data.assemble import Object, Record, assemble
+from tlx.data.cocobox import BoxesFrom
+from tlx.data.cocofile import Annotation, Content, Image
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.files import ImageFiles, existing, listing, relative, spellings, subfolders
+from tlx.data.files import ImageFiles, existing, listing, relative, subfolders
+from tlx.data.images import image_size
+from tlx.data.sniff import Sniff
+from tlx.data.splitnames import named_split
+from tlx.data.uploads import image_names
 from tlx.errors import DataError
 from tlx.registry import readers
 
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testdev": "test",
-}
-# Sides of a bbox and its outline may differ by rounding, and by the last pixel that some tools count.
-_TOLERANCE = 2.0
-_MAX_MASK_PIXELS = 1_000_000_000
+# Folders that hold one split each, as Roboflow writes them.
+_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testdev")
+# So many JSON files in one folder are looked into.
+_MOST = 50
 
 
-class _Image(msgspec.Struct, gc=False):
-    id: int | str
-    file_name: str
-    height: float | None = None
+def _sniff(path: Path) -> Sniff:
+    try:
+        root, files = _files(path, [])
+        names = ", ".join(relative(file, root) for file in files)
+        fits = all(map(cocofile.looks_like, files))
+    except (DataError, OSError) as error:
+        return Sniff(False, str(error))
+    return Sniff(fits, f"{'' if fits else 'no '}lists of images, annotations and categories in {names}")
 
 
-class _Category(msgspec.Struct, gc=False):
-    id: int | str
-    name: str
-
-
-class _Mask(msgspec.Struct, gc=False):
-    counts: str | list[int]
-    size: list[int]
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    image_id: int | str
-    category_id: int | str
-    id: int | str | None = None
-    bbox: list[float] | None = None
-    segmentation: list[list[float] | float] | _Mask | None = None
-    iscrowd: int | bool | None = None
-
-
-class _Coco(msgspec.Struct, gc=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
-
-
-@readers.register("coco")
+@readers.register("coco", sniff=_sniff)
 def coco(
     path: Path,
     images: Path | None = None,
@@ -67,18 +46,22 @@ def coco(
     merge: dict[str, str] | None = None,
     boxes_from: Literal["bbox", "segmentation"] = "bbox",
 ) -> Dataset:
-    """COCO: an instances JSON, or a folder with `annotations/instances_*.json`.
+    """COCO: an instances JSON as COCO or a labelling tool writes it, or a folder with one for each split.
 
-    A folder's files are its splits: train2017 is train, val2017 is validation. The images are in
-    `images/SPLIT`, `SPLIT`, `images` or beside the JSON; a file_name that is a URL means its last segment.
-    Crowds become ignore regions; images without annotations are background. Format: cocodataset.org/#format-data.
+    A folder's files are in `annotations`, in the folder itself, in a folder for each split, or in any other
+    folder in it; their names tell the splits: train2017 is train, val2017 is validation. The images are in
+    `images/SPLIT`, `SPLIT`, `images` or beside the JSON; a file_name that is a URL means its last segment,
+    with or without the id that a tool put before it. Crowds and what is marked `ignore` become ignore
+    regions; images without annotations are background. Where a file's boxes all lie within 0 to 1, they are
+    fractions of the image. Format: cocodataset.org/#format-data.
 
     Args:
       path: the JSON file or the folder.
       images: the folder with the images, where it is none of the usual ones.
       classes: the classes to keep, in this order; None keeps all that have boxes, sorted by name.
       merge: class names to replace, each by the name to use instead.
-      boxes_from: where a box comes from: its bbox, or the bounds of its segmentation.
+      boxes_from: where a box comes from: its bbox, or the bounds of its segmentation. An annotation without
+        a bbox has those bounds either way.
 
     Raises:
       DataError: a JSON file is not COCO (the message says where), no image or box is found, or a class
@@ -89,173 +72,203 @@ def coco(
     root, files = _files(path, findings)
     records: list[Record] = []
     declared: set[str] = set()
-    for file, split in files.items():
-        folders = [existing(images, "coco")] if images else _image_folders(root, file)
-        pictures = ImageFiles(folders[0] if images else root, folders[:1], findings, deep=True)
-        content = _decode(file)
-        declared.update(category.name.strip() for category in content.categories)
-        records += _records(content, relative(file, root), split, pictures, boxes_from, findings)
-    return assemble("coco", records, root, classes, merge, findings, declared)
+    with _uncollected():
+        for file, split in files.items():
+            name = relative(file, root)
+            content = cocofile.decode(file, name, findings)
+            # Tools mix numbers and strings for the same id, so that ids are compared as text.
+            names = {str(category.id): str(category.name).strip() for category in content.categories}
+            pictures = _pictures(root, file, images, content, findings)
+            records += _records(content, names, name, split, pictures, boxes_from, findings)
+            declared.update(names.values())
+            del content
+        return assemble("coco", records, root, classes, merge, findings, declared)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    # Lists by the hundred thousand and no cycles: searching them for some would take half of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _files(path: Path, findings: list[Finding]) -> tuple[Path, dict[Path, str]]:
     """Return the dataset's folder, and its JSON files with the split that each is."""
     if path.is_file():
-        return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent, {path: ""}
+        return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent, {path: _split(path)}
     files: list[Path] = []
     for folder in subfolders(path, "annotations", "."):
-        there = listing(path, folder, ".json", findings)
-        files = files or [file for file in there if file.name.startswith("instances")] or there
+        files = files or _instances(listing(path, folder, ".json", findings))
     for folder in subfolders(path, *_SPLITS) if not files else ():
-        files += listing(path, folder, ".json", findings)
+        files += _instances(listing(path, folder, ".json", findings))
+    for folder in subfolders(path, *_folders(path)) if not files else ():
+        files += [file for file in listing(path, folder, ".json", findings)[:_MOST] if cocofile.looks_like(file)]
     if not files:
-        raise DataError(f"readers.coco: no JSON file in {path}, its annotations or its folders {', '.join(_SPLITS)}")
+        raise DataError(f"readers.coco: no COCO file in {path}, its annotations, nor in {', '.join(_SPLITS)}")
     splits = {file: _split(file) for file in files}
-    if len(files) > 1 and len(set(splits.values()) - {""}) < len(files):
-        names = ", ".join(relative(file, path) for file in files)
-        raise DataError(f"readers.coco: {path} has several JSON files that are not one split each ({names}): name one")
-    return path, splits if len(files) > 1 else {files[0]: ""}
+    if len(files) > 1 and len(set(splits.values())) < len(files):
+        names = ", ".join(relative(file, path) for file in files[:10])
+        raise DataError(f"readers.coco: {path} has several JSON files of one split or of none ({names}): name one")
+    return path, splits
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir())[:_MOST] if path.is_dir() else []
+
+
+def _instances(files: list[Path]) -> list[Path]:
+    """Return which of a folder's JSON files are meant: those named instances, else what looks so, else all."""
+    named = [file for file in files if file.name.startswith("instances")]
+    return named or [file for file in files[:_MOST] if cocofile.looks_like(file)] or files
 
 
 def _split(file: Path) -> str:
-    words = re.findall(r"[a-z]+", f"{file.parent.name} {file.stem}".lower())
-    return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), "")
+    folder = file.parent.name.lower()
+    return named_split(file.stem) or (named_split(folder) if folder in _SPLITS else None) or ""
 
 
-def _image_folders(root: Path, file: Path) -> list[Path]:
+def _pictures(root: Path, file: Path, images: Path | None, content: Content, findings: list[Finding]) -> ImageFiles:
+    """Return the files of the first likely folder that has some of the images, or those of the whole root."""
+    if images:
+        folder = existing(images, "coco")
+        return ImageFiles(folder, [folder], findings, deep=True)
     split = file.stem.rpartition("_")[2]
     beside = [file.parent] if file.parent.name.lower() != "annotations" else []
-    there = subfolders(root, f"images/{split}", split, "images")
-    return [*there[:1], *beside, root]
+    sample = [name for image in content.images[:: len(content.images) // 50 + 1] for name in _names(image)]
+    for folder in (*subfolders(root, f"images/{split}", split, "images"), *beside, root):
+        notes: list[Finding] = []
+        pictures = ImageFiles(root, [folder], notes, deep=True)
+        if folder == root or any(map(pictures.find, sample)):
+            break
+    findings += notes
+    return pictures
 
 
-def _decode(file: Path) -> _Coco:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=_Coco)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise DataError(f"readers.coco: {file} is not a COCO instances file: {error}; repair or replace it") from error
+def _names(image: Image) -> list[str]:
+    return image_names(image.file_name or image.coco_url or "")
 
 
 def _records(
-    content: _Coco,
+    content: Content,
+    classes: Mapping[str, str],
     file: str,
     split: str,
     pictures: ImageFiles,
-    boxes_from: Literal["bbox", "segmentation"],
+    boxes_from: BoxesFrom,
     findings: list[Finding],
-) -> list[Record]:
-    # Tools mix numbers and strings for the same id, so that ids are compared as text.
-    names = {str(category.id): category.name.strip() for category in content.categories}
-    by_image: dict[str, list[_Annotation]] = defaultdict(list)
-    for annotation in content.annotations:
-        by_image[str(annotation.image_id)].append(annotation)
-    records = []
-    for image in content.images:
-        where = f"image {image.id}"
-        annotations = by_image.pop(str(image.id), [])
-        if picture := pictures.locate(spellings(image.file_name), file, where, findings):
-            objects = []
-            for annotation in annotations:
-                try:
-                    objects.append(_object(annotation, names, boxes_from))
-                except ValueError as error:
-                    message = f"{error}; left out: repair or remove it"
-                    record = f"{where}, annotation {annotation.id}"
-                    findings.append(Finding("broken-annotation", "error", file, record, message))
-                if boxes_from == "bbox" and (odd := _disagreement(annotation, image.height)):
-                    message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
-                    record = f"{where}, annotation {annotation.id}"
-                    findings.append(Finding("bbox-segmentation", "warning", file, record, message))
-            records.append(Record(picture, file, objects, where, split=split))
-    for key, annotations in by_image.items():
-        message = f"{len(annotations)} annotations are of this image, which the file does not list; left out"
+) -> Iterator[Record]:
+    bboxes, outlines = cocobox.bboxes(content.annotations), cocobox.outlines(content.annotations)
+    fractions = cocobox.are_fractions(bboxes)
+    _report_habits(content, fractions, file, findings)
+    boxes = outlines if boxes_from == "segmentation" else np.where(np.isnan(bboxes), outlines, bboxes)
+    # A NaN is no box, or none to compare with: neither is within the limit.
+    agree = (np.abs(bboxes - outlines) <= 0.5).all(axis=1) | fractions | (boxes_from == "segmentation")
+    sound = np.isfinite(boxes).all(axis=1)
+    by_image: dict[str, list[tuple[Annotation, Object, bool]]] = defaultdict(list)
+    for a, box, good, alike in zip(content.annotations, boxes.tolist(), sound.tolist(), agree.tolist(), strict=True):
+        name = classes.get(str(a.category_id))
+        obj = Object(name, tuple(box), bool(a.iscrowd or a.ignore), f"annotation {a.id}")
+        doubtful = not good or name is None or (not alike and a.segmentation)
+        by_image[str(a.image_id)].append((a, obj, doubtful))
+    for image, picture in _located(_with_own_ids(content.images, file, findings), pictures, file, findings):
+        labels = by_image.pop(str(image.id), ())
+        objects = [
+            obj
+            for annotation, obj, doubtful in labels
+            if not doubtful or _is_object(annotation, image, classes, boxes_from, file, findings)
+        ]
+        if picture:
+            annotated = (image.width, image.height) if image.width and image.height else None
+            record = Record(picture, file, objects, f"image {image.id}", split=split, annotated=annotated)
+            yield _in_pixels(record) if fractions else record
+    for key, labels in by_image.items():
+        message = f"{len(labels)} annotations are of this image, which the file does not list; left out"
         findings.append(Finding("unknown-image", "warning", file, f"image {key}", message))
-    return records
 
 
-def _object(annotation: _Annotation, names: dict[str, str], boxes_from: Literal["bbox", "segmentation"]) -> Object:
-    if str(annotation.category_id) not in names:
-        raise ValueError(f"its category_id {annotation.category_id!r} is not among the file's categories")
-    if boxes_from == "segmentation":
-        box = _bounds(annotation.segmentation)
-        if box is None:
-            raise ValueError("it has no segmentation to take a box from")
-    elif len(annotation.bbox or ()) == 4:
-        x, y, width, height = annotation.bbox
-        box = (x, y, x + width, y + height)
-    else:
-        raise ValueError(f"its bbox must be [x, y, width, height], not {annotation.bbox}")
-    return Object(names[str(annotation.category_id)], box, bool(annotation.iscrowd), f"annotation {annotation.id}")
+def _is_object(
+    annotation: Annotation,
+    image: Image,
+    classes: Mapping[str, str],
+    boxes_from: BoxesFrom,
+    file: str,
+    findings: list[Finding],
+) -> bool:
+    """Return whether a doubtful annotation is an object after all, and report what is odd about it."""
+    where = f"image {image.id}, annotation {annotation.id}"
+    if broken := cocobox.complaint(annotation, classes, boxes_from):
+        message = f"{broken}; left out: repair or remove it"
+        findings.append(Finding("broken-annotation", "error", file, where, message))
+    elif odd := cocobox.disagreement(annotation, image):
+        message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
+        findings.append(Finding("bbox-segmentation", "warning", file, where, message))
+    return not broken
 
 
-def _disagreement(annotation: _Annotation, height: float | None) -> str:
-    """Return how the bbox differs from its own segmentation, or "" where it does not or cannot be told."""
+def _in_pixels(record: Record) -> Record:
     try:
-        outline = _bounds(annotation.segmentation)
-    except ValueError as error:
-        return f"the segmentation is broken ({error})"
-    if outline is None or len(annotation.bbox or ()) != 4:
-        return ""
-    x, y, w, h = annotation.bbox
-    box = (x, y, x + w, y + h)
-    off = _furthest(box, outline)
-    text = "the bbox ({:g}, {:g}, {:g}, {:g})".format(*box) + " is {}segmentation's ({:g}, {:g}, {:g}, {:g})"
-    # A mirrored box near the middle of the image is hardly off, and yet tells that its file is wrong.
-    if (
-        height
-        and off > 0.5
-        and _furthest(box, (outline[0], height - outline[3], outline[2], height - outline[1])) < 0.01
-    ):
-        return text.format("upside down against the ", *outline)
-    return text.format(f"{off:g} px off the ", *outline) if off > _TOLERANCE else ""
+        width, height = size = image_size(record.image)
+    except DataError:
+        return record  # assemble meets the same error and reports it.
+    objects = [
+        obj._replace(box=(obj.box[0] * width, obj.box[1] * height, obj.box[2] * width, obj.box[3] * height))
+        for obj in record.objects
+    ]
+    return record._replace(objects=objects, size=size)
 
 
-def _furthest(a: Box, b: Box) -> float:
-    return max(abs(p - q) for p, q in zip(a, b, strict=True))
+def _with_own_ids(images: list[Image], file: str, findings: list[Finding]) -> list[Image]:
+    first: dict[str, Image] = {}
+    for image in images:
+        earlier = first.setdefault(str(image.id), image)
+        if earlier is not image:
+            severity = "warning" if earlier.file_name == image.file_name else "error"
+            message = (
+                f"{image.file_name!r} has the id of {earlier.file_name!r}, so that its labels are unknown; left out"
+            )
+            findings.append(Finding("image-id-twice", severity, file, f"image {image.id}", message))
+    return list(first.values())
 
 
-def _bounds(segmentation: list | _Mask | None) -> Box | None:
-    """Return the box around polygons or a mask, or None where there are neither; ValueError for a broken mask."""
-    if isinstance(segmentation, _Mask):
-        return _mask_bounds(segmentation)
-    if not segmentation:
-        return None
-    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    xs = [x for polygon in polygons if isinstance(polygon, list) for x in polygon[::2]]
-    ys = [y for polygon in polygons if isinstance(polygon, list) for y in polygon[1::2]]
-    return (min(xs), min(ys), max(xs), max(ys)) if ys else None
+def _located(
+    images: list[Image], pictures: ImageFiles, file: str, findings: list[Finding]
+) -> Iterator[tuple[Image, Path | None]]:
+    """Yield each image with its file, or None; a file that several names fit is only theirs whose folders fit, too."""
+    found = [pictures.locate(_names(image), file, f"image {image.id}", findings) for image in images]
+    sharing: dict[Path | None, set[str | None]] = defaultdict(set)
+    for image, picture in zip(images, found, strict=True):
+        sharing[picture].add(image.file_name)
+    for image, picture in zip(images, found, strict=True):
+        if picture and len(sharing[picture]) > 1:
+            ends = tuple(f"/{name.lstrip('./')}" for name in _names(image))
+            if not picture.as_posix().endswith(ends):
+                message = f"no image {image.file_name!r}, only {picture.name!r}, whose name is another's, too; left out"
+                findings.append(Finding("missing-image", "warning", file, f"image {image.id}", message))
+                yield image, None
+                continue
+        yield image, picture
 
 
-def _mask_bounds(mask: _Mask) -> Box | None:
-    counts = _unpacked(mask.counts) if isinstance(mask.counts, str) else mask.counts
-    if len(mask.size) != 2 or min(mask.size) < 1 or mask.size[0] * mask.size[1] > _MAX_MASK_PIXELS:
-        raise ValueError(f"a mask cannot have the size {mask.size}")
-    if min(counts, default=0) < 0 or sum(counts) != mask.size[0] * mask.size[1]:
-        raise ValueError(f"the runs of a mask do not fill its size {mask.size}")
-    # Runs go down the columns, background first: every second one ends where the object begins.
-    edges = np.cumsum(np.array(counts, np.int64))
-    first, last = edges[0:-1:2], edges[1::2] - 1
-    first, last = first[first <= last], last[first <= last]
-    if not len(first):
-        return None
-    rows = mask.size[0]
-    wraps = (first // rows != last // rows).any()
-    top, bottom = (0, rows) if wraps else ((first % rows).min(), (last % rows).max() + 1)
-    return (float(first.min() // rows), float(top), float(last.max() // rows + 1), float(bottom))
-
-
-def _unpacked(text: str) -> list[int]:
-    """Return the run lengths in COCO's compressed text: 5 bits a character, differences from the third on."""
-    counts: list[int] = []
-    value = shift = 0
-    for letter in text:
-        code = ord(letter) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError(f"a mask's counts hold {letter!r}, which no run length has here")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            value -= (code & 16 and 1) << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return counts
+def _report_habits(content: Content, fractions: bool, file: str, findings: list[Finding]) -> None:
+    if fractions:
+        message = "all of its boxes lie within 0 to 1; taken as fractions of the image's width and height"
+        findings.append(Finding("boxes-as-fractions", "warning", file, "", message))
+    without = [annotation for annotation in content.annotations if annotation.segmentation and not annotation.bbox]
+    if without:
+        message = (
+            f"{len(without)} annotations have a segmentation and no bbox (this is the first); its bounds are taken"
+        )
+        where = f"image {without[0].image_id}, annotation {without[0].id}"
+        findings.append(Finding("bbox-from-segmentation", "info", file, where, message))
+    counts = defaultdict(set)
+    for category in content.categories:
+        counts[str(category.id)].add(str(category.name).strip())
+    for key, names in counts.items():
+        if len(names) > 1:
+            message = f"one id has several names ({', '.join(sorted(names))}); the last is taken"
+            findings.append(Finding("category-twice", "error", file, f"category {key}", message))

@@ -1,0 +1,1 @@
+"""Open Images as a tlx reader; see README.md."""
