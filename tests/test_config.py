@@ -78,6 +78,12 @@ MISTAKES = {
 }
 
 
+def test_a_senseless_split_is_refused_before_any_data_is_read(tmp_path):
+    text = "".join(line for line in GOOD.splitlines(True) if "given" not in line and "validation/" not in line)
+    text += "run.data = @splits.auto()\nsplits.auto.dataset = @readers.voc()\nsplits.auto.train = 6"
+    assert "bad.gin:10: splits.auto.train = 6.0 makes no sense" in refused(tmp_path, text)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_located_and_the_right_word_named(tmp_path, good, mistake):
     text, line, word = MISTAKES[mistake]

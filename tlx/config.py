@@ -107,16 +107,24 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
 
 
 def _refused_values(resolver: Resolver) -> list[str]:
-    """Return what settings say against their values: those that are plain classes are made for their own checks."""
+    """Return what factories say against their values, as far as that needs no other factory's product."""
     refused = []
     for node in (node for tree in resolver.trees.values() for node in walk([tree])):
-        if inspect.isclass(node.entry.factory) and not any(walk(list(node.arguments.values()))):
-            try:
-                build(node)
-            except ConfigError as error:
-                places = [f"{s.place}: " for s in resolver.effective.values() if f"{s.target} =" in str(error)]
-                refused.append(f"{''.join(places[:1])}{error}")
+        try:
+            _check(node)
+        except ConfigError as error:
+            places = [f"{s.place}: " for s in resolver.effective.values() if f"{s.target} =" in str(error)]
+            refused.append(f"{''.join(places[:1])}{error}")
     return refused
+
+
+def _check(node: Node) -> None:
+    if node.entry.check:
+        values = {name: parameter.default for name, parameter in node.entry.parameters.items()} | node.arguments
+        node.entry.check(**{name: values[name] for name in inspect.signature(node.entry.check).parameters})
+    # Settings that are plain classes are made for their own checks.
+    elif inspect.isclass(node.entry.factory) and not any(walk(list(node.arguments.values()))):
+        build(node)
 
 
 def build(node: Node, kept: dict[str, Any] | None = None) -> Any:

@@ -35,13 +35,16 @@ _BUILTIN = (
 class Entry:
     """One registered factory: `kind.name`, or a bare name for a room's own settings.
 
-    A reader's `sniff` says whether a path has its format; see `tlx.data.sniff.Sniff`.
+    A reader's `sniff` says whether a path has its format; see `tlx.data.sniff.Sniff`. `check` takes some of the
+    factory's arguments, by their names, and raises a ConfigError where their values make no sense, so that a
+    configuration is refused before any data is read.
     """
 
     kind: str
     name: str
     factory: Callable[..., Any]
     sniff: Callable[[Path], Any] | None = None
+    check: Callable[..., None] | None = None
 
     @property
     def full_name(self) -> str:
@@ -75,7 +78,9 @@ class Registry:
     kind: str
     entries: dict[str, Entry] = field(default_factory=dict)
 
-    def register(self, name: str, sniff: Callable[[Path], Any] | None = None) -> Callable[[Callable], Callable]:
+    def register(
+        self, name: str, sniff: Callable[[Path], Any] | None = None, check: Callable[..., None] | None = None
+    ) -> Callable[[Callable], Callable]:
         """Return a decorator that files a factory under `name` and leaves it unchanged.
 
         Raises:
@@ -83,7 +88,7 @@ class Registry:
         """
 
         def decorate(factory: Callable) -> Callable:
-            entry = Entry(self.kind, name, factory, sniff)
+            entry = Entry(self.kind, name, factory, sniff, check)
             taken = self.entries.get(name)
             if taken and (taken.file, factory.__qualname__) != (entry.file, taken.factory.__qualname__):
                 raise ConfigError(f"{entry.full_name} is registered twice: in {taken.file} and in {entry.file}")

@@ -11,7 +11,7 @@ from PIL import Image
 from tlx.data import split
 from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
 from tlx.data.images import file_hash
-from tlx.errors import DataError
+from tlx.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -94,10 +94,37 @@ def test_ratio_keeps_look_alikes_together_and_says_so(tmp_path):
         assert [finding.code for finding in parts.findings] == ["odd", "near-duplicate-image"]
 
 
-@pytest.mark.parametrize(("train", "validation"), [(0.9, 0.2), (0, 0.5), (0.5, 0), (-1, 0.5)])
-def test_shares_that_make_no_sense_are_refused(tmp_path, train, validation):
-    with pytest.raises(DataError, match="together at most 1"):
-        split.ratio(dataset([example(tmp_path, "a.png")]), train, validation)
+@pytest.mark.parametrize("policy", [split.ratio, split.auto])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": 0.9, "validation": 0.2}, r"validation = 0\.2 and splits.* are together more than 1"),
+        ({"train": 0, "validation": 0.5}, r"\.train = 0 makes no sense"),
+        ({"validation": -1}, r"\.validation = -1 makes no sense"),
+        ({"train": 6}, r"\.train = 6 makes no sense: a share of the images"),
+        ({"seed": -1}, r"\.seed = -1 makes no sense"),
+        ({"group_by": "a(b"}, r"group_by = 'a\(b' is no regular expression: .* at position 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(tmp_path, policy, values, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        policy(dataset([example(tmp_path, "a.png")]), **values)
+    assert f"splits.{policy.__name__}." in str(error.value)
+
+
+def test_a_rule_keeps_together_what_it_finds_the_same_text_in(tmp_path):
+    names_ = [f"drive{i % 6}/{i:02d}.png" for i in range(24)] + ["alone.png", "other.png"]
+    data = dataset(example(tmp_path, name) for name in names_)
+    for parts in (split.ratio(data, group_by=r"(drive\d)/"), split.kfold(data, folds=3, group_by=r"drive\d")):
+        drives = [{e.image.parent.name for e in part.examples} - {tmp_path.name} for part in parts.parts().values()]
+        assert sum(map(len, drives)) == len(set().union(*drives)) == 6
+        assert parts.findings[1].message == "group_by puts 24 of 26 images into 6 groups"
+
+
+def test_a_rule_that_finds_nothing_is_refused(tmp_path):
+    data = dataset(example(tmp_path, f"{i}.png") for i in range(4))
+    with pytest.raises(DataError, match=r"group_by = 'drve' finds nothing in any image's path, such as '0\.png'"):
+        split.auto(data, group_by="drve")
 
 
 def test_ratio_fills_every_part_or_refuses(tmp_path):
@@ -129,14 +156,14 @@ def test_own_carves_nothing_silently(tmp_path, kinds, message):
         split.own(data)
 
 
-@pytest.mark.parametrize("way", ["own", "given"])
+@pytest.mark.parametrize("way", ["own", "auto", "given"])
 def test_a_picture_in_two_parts_is_refused_unless_it_is_meant(tmp_path, way):
     places = [("a.png", "train", "x"), ("b.png", "validation", "y"), ("deep/c.png", "test", "x")]
     examples = [example(tmp_path, name, content, part=part) for name, part, content in places]
 
     def parts(**options):
-        if way == "own":
-            return split.own(dataset(examples), **options)
+        if way != "given":
+            return {"own": split.own, "auto": split.auto}[way](dataset(examples), **options)
         return split.given(*(dataset([one]) for one in examples), **options)
 
     with pytest.raises(DataError, match=r"c\.png \(test\) has the same bytes as .*a\.png \(train\).*allow_leakage"):
@@ -176,6 +203,21 @@ def test_given_refuses_an_empty_part(tmp_path):
         split.given(dataset([example(tmp_path, "a.png")]), dataset([example(tmp_path, "b.png")]), dataset([]))
 
 
+def test_given_names_data_that_is_given_twice(tmp_path):
+    data = dataset([example(tmp_path, "a.png"), example(tmp_path, "b.png")], name="raccoon")
+    with pytest.raises(DataError, match="train and validation are the very same 2 images, of raccoon"):
+        split.given(data, data)
+    assert len(split.given(data, data, allow_leakage=True).validation) == 2
+    with pytest.raises(DataError, match="validation and test are the very same"):
+        split.given(dataset([example(tmp_path, "c.png")]), data, replace(data))
+
+
+def test_given_refuses_data_for_two_tasks(tmp_path):
+    whole = replace(example(tmp_path, "a.png"), boxes=np.float32([[0, 0, 16, 12]]))
+    with pytest.raises(DataError, match="train is data for classification, validation for detection"):
+        split.given(replace(dataset([whole]), task="classification"), dataset([example(tmp_path, "b.png")]))
+
+
 def test_each_picture_is_validated_in_exactly_one_fold(tmp_path):
     data = dataset(example(tmp_path, f"{i:02d}.png", labels=(i % 3,), group=f"g{i // 2}") for i in range(20))
     folds = [split.kfold(data, folds=4, fold=fold) for fold in range(4)]
@@ -183,8 +225,10 @@ def test_each_picture_is_validated_in_exactly_one_fold(tmp_path):
     for fold in folds:
         assert not {e.group for e in fold.train.examples} & {e.group for e in fold.validation.examples}
         assert len(fold.validation) in (4, 6)
-    with pytest.raises(DataError, match="counted from 0"):
+    with pytest.raises(ConfigError, match=r"splits\.kfold\.fold = 4 makes no sense: .* counted from 0"):
         split.kfold(data, folds=4, fold=4)
+    with pytest.raises(ConfigError, match=r"splits\.kfold\.folds = 1 makes no sense"):
+        split.kfold(data, folds=1)
 
 
 def test_the_fingerprint_knows_content_and_not_names(tmp_path):

@@ -1,127 +1,78 @@
 import tempfile
-from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tlx.data.dataset import ANY_CLASS, Dataset, Example
-from tlx.data.readers.voc import voc
-from tlx.data.writers.voc import write_voc
-from tlx.errors import DataError
+from tlx.data.place import Place
+from tlx.data.readers.voc import voc as read
+from tlx.data.writers.voc import voc
 
-CLASSES = ("R2-D2 & <friends>", "chat noir", "ünïcode")
+CLASSES = ("R2-D2 & <friends>", "chat noir")
 
 
-def example(image, boxes=((1, 2, 30, 40),), labels=None, ignore=None, split=""):
+def dataset(folder, boxes, labels=None, ignore=None, classes=CLASSES, split=""):
+    Image.new("RGB", (64, 48), (9, 9, 9)).save(folder / "a.png")
     n = len(boxes)
-    return Example(
-        image=image,
+    one = Example(
+        image=folder / "a.png",
         width=64,
         height=48,
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels if labels is not None else [0] * n, np.int32),
-        ignore=np.array(ignore if ignore is not None else [False] * n, np.bool_),
+        labels=np.array([0] * n if labels is None else labels, np.int32),
+        ignore=np.array([False] * n if ignore is None else ignore, np.bool_),
+        record="labels.json (image 7)",
         split=split,
     )
+    return Dataset("made", classes, (one,))
 
 
-def picture(folder, name, level=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48), (level % 256, level // 256, 9)).save(folder / name)
-    return folder / name
-
-
-def side(size):
-    """Two ends more than a pixel apart, whole or not."""
-    whole = st.integers(0, size - 2).flatmap(lambda low: st.tuples(st.just(low), st.integers(low + 2, size)))
-    low = st.floats(0, size - 2, width=32)
-    split = low.flatmap(lambda low: st.tuples(st.just(low), st.floats(float(np.float32(low + 1.0625)), size, width=32)))
-    return st.one_of(whole, split.map(lambda ends: (np.float32(ends[0]), np.float32(ends[1]))))
-
-
-objects = st.tuples(side(64), side(48), st.integers(0, 2), st.booleans())
-pictures = st.lists(
-    st.tuples(
-        st.lists(objects, min_size=1, max_size=4, unique_by=lambda thing: thing[:3]),
-        st.sampled_from(["train", "validation", "test", ""]),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-@settings(deadline=None, max_examples=50)
-@given(pictures)
-def test_the_reader_returns_what_was_written(drawn):
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        # The reader refuses data without any box that counts.
-        examples = [example(picture(folder / "source", "anchor.png", 99))]
-        for number, (things, split) in enumerate(drawn):
-            boxes = [(x[0], y[0], x[1], y[1]) for x, y, _, _ in things]
-            image = picture(folder / "source", f"é {number}.png", number)
-            labels, ignore = [thing[2] for thing in things], [thing[3] for thing in things]
-            examples.append(example(image, boxes, labels, ignore, split))
-        write_voc(Dataset("made", CLASSES, tuple(examples)), folder / "voc")
-        back = voc(folder / "voc")
-        assert len(back) == len(examples)
-        for before, after in zip(examples, back.examples, strict=True):
-            assert after.image.read_bytes() == before.image.read_bytes()
-            assert after.image.name == before.image.name
-            assert (after.width, after.height, after.split) == (64, 48, before.split)
-            assert np.abs(after.boxes - before.boxes).max() < 1e-3
-            assert [back.classes[i] for i in after.labels] == [CLASSES[i] for i in before.labels]
-            assert after.ignore.tolist() == before.ignore.tolist()
+def write(folder, *arguments, **options):
+    (folder / "voc").mkdir()
+    return voc(dataset(folder, *arguments, **options), folder / "voc", Place())
 
 
 def test_coordinates_count_from_one_and_whole_ones_have_no_decimals(tmp_path):
-    image = picture(tmp_path, "a.png")
-    write_voc(Dataset("made", CLASSES, (example(image, [(0, 2, 10.5, 40)]),)), tmp_path / "voc")
+    assert write(tmp_path, [(0, 2, 10.5, 40)], split="validation") == []
     text = (tmp_path / "voc/Annotations/a.xml").read_text()
+    assert "<filename>a.png</filename>" in text
+    assert "<size><width>64</width><height>48</height><depth>3</depth></size>" in text
     assert "<xmin>1</xmin><ymin>3</ymin><xmax>10.5</xmax><ymax>40</ymax>" in text
+    assert (tmp_path / "voc/ImageSets/Main/val.txt").read_text() == "a\n"
+    assert [path.name for path in (tmp_path / "voc/ImageSets/Main").iterdir()] == ["val.txt"]
 
 
-def test_an_image_without_boxes_stays(tmp_path):
-    labelled, empty = picture(tmp_path, "a.png"), picture(tmp_path, "b.png", 1)
-    write_voc(Dataset("made", CLASSES, (example(labelled), example(empty, []))), tmp_path / "voc")
-    assert [len(e.boxes) for e in voc(tmp_path / "voc").examples] == [1, 0]
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0, 62, width=32), st.sampled_from([1.0, 1.0009, 1.5, 2.0]))
+def test_a_box_of_a_pixel_or_little_more_is_kept(low, size):
+    box = np.float32([low, 3, low + size, 3 + size])
+    with tempfile.TemporaryDirectory() as folder:
+        assert write(Path(folder), [box]) == []
+        assert np.abs(read(Path(folder) / "voc").examples[0].boxes - box).max() <= 1e-3
 
 
-@pytest.mark.parametrize("taken", ["file", "folder"])
-def test_nothing_is_overwritten(tmp_path, taken):
-    target = tmp_path / "voc"
-    if taken == "file":
-        target.write_text("mine")
-    else:
-        target.mkdir()
-        (target / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="nothing is overwritten"):
-        write_voc(Dataset("made", CLASSES, (example(picture(tmp_path, "a.png")),)), target)
-    assert (target if taken == "file" else target / "mine.txt").read_text() == "mine"
+def test_a_box_of_less_than_a_pixel_becomes_one_pixel_and_is_named(tmp_path):
+    (finding,) = write(tmp_path, [(0, 0, 0.25, 8), (9, 9, 20, 9.5)])
+    assert (finding.code, finding.severity, finding.file) == ("cannot-hold", "warning", "labels.json (image 7)")
+    assert finding.record == "box (0, 0, 0.25, 8)"
+    assert "2 boxes of less than one pixel" in finding.message
+    # The first would begin left of the image, whose edge it keeps to.
+    boxes = read(tmp_path / "voc").examples[0].boxes
+    np.testing.assert_allclose(boxes, [(0, 0, 0.25, 8), (9, 8.5, 20, 9.5)], atol=1e-3)
 
 
-def test_an_empty_folder_is_filled(tmp_path):
-    (tmp_path / "voc").mkdir()
-    write_voc(Dataset("made", CLASSES, (example(picture(tmp_path, "a.png")),)), tmp_path / "voc")
-    assert len(voc(tmp_path / "voc")) == 1
+def test_an_ignore_region_of_no_class_is_left_out_and_named(tmp_path):
+    (finding,) = write(tmp_path, [(1, 1, 9, 9), (2, 2, 8, 8)], [0, ANY_CLASS], [True, True])
+    assert "VOC cannot hold 1 ignore regions of no class" in finding.message
+    difficult = ElementTree.parse(tmp_path / "voc/Annotations/a.xml").findall("object/difficult")
+    assert [element.text for element in difficult] == ["1"]
 
 
-def refused(tmp_path):
-    good = example(picture(tmp_path / "x", "a.png"))
-    yield "the same VOC name 'a'", (good, example(picture(tmp_path / "y", "a.jpg")))
-    yield (
-        "no ignore region without a class",
-        (replace(good, labels=np.array([ANY_CLASS], np.int32), ignore=np.array([True])),),
-    )
-    yield "at most one pixel", (example(good.image, [(5, 5, 6, 20)]),)
-
-
-def test_what_voc_cannot_say_is_refused_and_leaves_nothing(tmp_path):
-    for message, examples in refused(tmp_path):
-        with pytest.raises(DataError, match=message):
-            write_voc(Dataset("made", CLASSES, examples), tmp_path / "voc")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]
+def test_a_name_that_xml_cannot_write_is_changed_and_told(tmp_path):
+    (finding,) = write(tmp_path, [(1, 1, 9, 9), (2, 2, 8, 8)], [0, 1], classes=("a\0", "a_"))
+    assert "'a\\x00' as 'a__2'" in finding.message
+    assert read(tmp_path / "voc").classes == ("a_", "a__2")

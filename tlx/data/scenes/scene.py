@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from tlx.data.dataset import Dataset, Example
+from tlx.data.place import Place, new_folder
 from tlx.data.scenes import still, turned
 from tlx.data.scenes.backdrop import backdrop
 from tlx.data.scenes.canvas import SUPERSAMPLE, Canvas, Light, Sprite
-from tlx.data.writers.voc import check_free, move_into_place, write_voc
+from tlx.data.writers.voc import voc
 from tlx.errors import DataError
 
 RECORD = "scenes.json"
@@ -164,14 +165,11 @@ def write_scenes(folder: Path, images: int, seed: int) -> None:
     """
     if images < len(_SPLITS):
         raise DataError(f"images = {images}: at least {len(_SPLITS)} pictures are needed for three splits")
-    check_free(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+    with new_folder(folder) as whole, tempfile.TemporaryDirectory(dir=whole.parent) as drawn:
         with ThreadPoolExecutor() as pool:
-            examples = tuple(pool.map(lambda index: _drawn(Path(work), seed, index), range(images)))
-        whole = Path(work) / "voc"
-        write_voc(Dataset("scenes", CLASSES, examples), whole)
+            examples = tuple(pool.map(lambda index: _drawn(Path(drawn), seed, index), range(images)))
+        voc(Dataset("scenes", CLASSES, examples), whole, Place())
         (whole / RECORD).write_text(json.dumps({"images": images, "seed": seed}) + "\n")
-        move_into_place(whole, folder)
 
 
 def _drawn(folder: Path, seed: int, index: int) -> Example:

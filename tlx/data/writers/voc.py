@@ -1,97 +1,76 @@
-"""Writes a dataset as a Pascal VOC folder: JPEGImages, Annotations and ImageSets/Main."""
+"""Pascal VOC folders: JPEGImages, Annotations and ImageSets/Main."""
 
-import os
-import shutil
-import tempfile
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from tlx.data.dataset import Dataset, Example
-from tlx.errors import DataError
+from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.place import Place, names
+from tlx.data.unheld import Unheld
+from tlx.data.writers.lists import write_lists
+from tlx.registry import writers
 
-IMAGE_SETS = {"train": "train", "validation": "val", "test": "test"}
-_TO_ONE_BASED = (1, 1, 0, 0)
+# Characters that XML 1.0 has no way to write, and the carriage return, which it reads as a line feed.
+_NOT_XML = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+# Readers tell a box of one pixel from a click without a drag only by unequal corners.
+_ONE_PIXEL = 5e-4
 
 
-def write_voc(dataset: Dataset, folder: Path) -> None:
-    """Write a dataset as a new Pascal VOC folder, which appears whole or not at all.
+@writers.register("voc")
+def voc(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
+    """Pascal VOC: images in `JPEGImages`, an XML file for each in `Annotations`, splits in `ImageSets/Main`.
 
-    Images are copied byte for byte. Coordinates become 1-based with an inclusive maximum, so a box
-    (x_min, y_min, x_max, y_max) is written as (x_min + 1, y_min + 1, x_max, y_max), with decimals only
-    where it has them. Ignored boxes become `difficult`. Examples that name no split are in no image set.
+    Coordinates become 1-based with an inclusive maximum, so a box (x_min, y_min, x_max, y_max) is written
+    as (x_min + 1, y_min + 1, x_max, y_max), with decimals only where it has them. Ignored boxes become
+    `difficult`. Ignore regions of no class cannot be held, nor can boxes of less than one pixel, which are
+    widened to one. Format: the VOC2012 development kit, host.robots.ox.ac.uk/pascal/VOC.
 
-    Raises:
-      DataError: the folder exists and is not empty, two images have the same name up to the extension,
-        a box is an ignore region of no class, or is at most one pixel wide or high. VOC cannot say these:
-        with inclusive coordinates such a box has corners that are equal or the wrong way round.
+    Args:
+      dataset: what to write.
+      target: an empty folder.
+      place: puts the images there.
     """
-    check_free(folder)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-        whole = Path(work) / "voc"
-        for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
-            (whole / part).mkdir(parents=True)
-        taken: dict[str, Path] = {}
-        for example in dataset.examples:
-            stem = example.image.stem
-            if stem in taken:
-                raise DataError(f"{taken[stem]} and {example.image} would have the same VOC name {stem!r}: rename one")
-            taken[stem] = example.image
-            shutil.copyfile(example.image, whole / "JPEGImages" / example.image.name)
-            (whole / "Annotations" / f"{stem}.xml").write_text(_annotation(example, dataset.classes), encoding="utf-8")
-        for split, file in IMAGE_SETS.items():
-            stems = [f"{example.image.stem}\n" for example in dataset.examples if example.split == split]
-            if stems:
-                (whole / "ImageSets/Main" / f"{file}.txt").write_text("".join(stems), encoding="utf-8")
-        move_into_place(whole, folder)
+    unheld = Unheld("VOC", dataset)
+    classes = unheld.renamed(dataset.classes, lambda name: _NOT_XML.sub("_", name))
+    files = names(dataset.examples)
+    (target / "Annotations").mkdir()
+    for name, example in zip(files, dataset.examples, strict=True):
+        place(example.image, target / "JPEGImages" / name)
+        text = _annotation(name, example, classes, unheld)
+        (target / "Annotations" / f"{Path(name).stem}.xml").write_text(text, encoding="utf-8", newline="\n")
+    write_lists(target / "ImageSets/Main", dataset.examples, [Path(name).stem for name in files])
+    return unheld.findings()
 
 
-def check_free(folder: Path) -> None:
-    """Make the parent of a folder that is to be written, and refuse one that holds anything.
-
-    Raises:
-      DataError: the folder exists and is not an empty folder.
-    """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder} exists and is not empty: name a new folder, nothing is overwritten")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-
-
-def move_into_place(whole: Path, folder: Path) -> None:
-    """Rename a finished folder to its final name, unless somebody else filled that meanwhile.
-
-    Raises:
-      DataError: the final folder is not free any more.
-    """
-    try:
-        os.replace(whole, folder)
-    except OSError as error:
-        raise DataError(f"cannot move the finished folder to {folder}: {error.strerror}") from error
-
-
-def _annotation(example: Example, classes: tuple[str, ...]) -> str:
-    where = example.record or example.image
+def _annotation(name: str, example: Example, classes: Sequence[str], unheld: Unheld) -> str:
     lines = [
         "<annotation>",
-        f"\t<filename>{escape(example.image.name)}</filename>",
+        f"\t<filename>{escape(name)}</filename>",
         f"\t<size><width>{example.width}</width><height>{example.height}</height><depth>3</depth></size>",
     ]
-    for box, label, ignore in zip(example.boxes, example.labels, example.ignore, strict=True):
-        if label < 0:
-            raise DataError(f"{where}: VOC has no ignore region without a class")
-        if (box[2:] - box[:2]).min() <= 1:
-            raise DataError(f"{where}: VOC has no box of at most one pixel in width or height, such as {box.tolist()}")
-        x_min, y_min, x_max, y_max = (_number(value) for value in box.astype(np.float64) + _TO_ONE_BASED)
+    written = ~unheld.classless(example)
+    boxes, labels, ignore = example.boxes[written], example.labels[written], example.ignore[written]
+    for box, label, ignored in zip(boxes, labels, ignore, strict=True):
+        x_min, y_min, x_max, y_max = (_number(value) for value in _corners(box, example, unheld))
         lines += [
             "\t<object>",
             f"\t\t<name>{escape(classes[label])}</name>",
-            f"\t\t<difficult>{int(ignore)}</difficult>",
+            f"\t\t<difficult>{int(ignored)}</difficult>",
             f"\t\t<bndbox><xmin>{x_min}</xmin><ymin>{y_min}</ymin><xmax>{x_max}</xmax><ymax>{y_max}</ymax></bndbox>",
             "\t</object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
 
 
+def _corners(box: np.ndarray, example: Example, unheld: Unheld) -> np.ndarray:
+    low, high = np.split(box.astype(np.float64), 2)
+    if (high - low < 1 - _ONE_PIXEL).any():
+        unheld.add("boxes of less than one pixel in width or height; written as one pixel", example, box)
+    return np.append(np.minimum(low + 1, high - _ONE_PIXEL), high)
+
+
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:.9g}"
+    return str(int(value)) if value == int(value) else f"{value:.12g}"
