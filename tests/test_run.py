@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tlx import run as room
 from tlx.augment import Standard
+from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
 from tlx.data.split import own
-from tlx.data.writers.voc import write_voc
 from tlx.errors import DataError, ModelError
 from tlx.features import Features
 from tlx.fit import Fit
@@ -50,7 +50,7 @@ class Listener:
 def experiment(draw, tiny, tmp_path_factory):
     """Return a function that builds the experiment from its VOC folder."""
     folder = tmp_path_factory.mktemp("experiment")
-    write_voc(draw(12, splits=SPLITS), folder / "voc")
+    convert(draw(12, splits=SPLITS), folder / "voc", "voc")
 
     def experiment(path=folder / "voc", **settings):
         return Run(
@@ -219,7 +219,7 @@ def test_classes_of_other_data_are_matched_by_name(trained, experiment):
 
 
 def test_errors_in_the_data_refuse_to_train(experiment, draw, tmp_path):
-    write_voc(draw(6, splits=SPLITS), tmp_path / "voc")
+    convert(draw(6, splits=SPLITS), tmp_path / "voc", "voc")
     (tmp_path / "voc" / "Annotations" / "0.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"the data has 1 errors[\s\S]*Annotations/0\.xml"):
         train(experiment(tmp_path / "voc"), tmp_path / "run", "", Listener())

@@ -6,13 +6,14 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tlx import checkpoint, freeze, memory
 from tlx.augment import Augmentation, Standard
-from tlx.data.dataset import Dataset, Finding
+from tlx.data.dataset import Dataset
+from tlx.data.doctor import examine, grouped
 from tlx.data.split import Splits, relabelled
 from tlx.errors import DataError
 from tlx.evaluate import Coco, Detections
@@ -55,6 +56,14 @@ class Run:
     judge: Literal["test", "validation"] = "test"
     seed: int = 0
 
+    def __post_init__(self):
+        data, kind = self.data.train, type(self.head).__name__
+        if data.task != self.head.task:
+            raise DataError(
+                f"{data.name} is labelled for {data.task}, and the head {kind} learns {self.head.task}: "
+                f"set run.data to a dataset for {self.head.task}, or run.head to a head for {data.task}"
+            )
+
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
@@ -77,6 +86,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
     started = time.monotonic()
+    run = replace(run, data=replace(run.data, findings=(*run.data.findings, *examine(run.data, run.size))))
     refuse_errors(run.data)
     describe(run.data, folder, config)
     memory.reset_peak()
@@ -136,20 +146,18 @@ def evaluate(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def refuse_errors(data: Splits) -> None:
-    """Raise a DataError if reading the data found what training must not go on with."""
+    """Raise a DataError if the data has what training must not go on with."""
     errors = [str(finding) for finding in data.findings if finding.severity == "error"]
     if errors:
         shown = "\n  ".join(errors[:10])
-        raise DataError(f"the data has {len(errors)} errors; mend or remove these files:\n  {shown}")
+        more = f"\n  and {len(errors) - 10} more, which `tlx inspect` lists" if len(errors) > 10 else ""
+        raise DataError(f"the data has {len(errors)} errors; mend or remove these files:\n  {shown}{more}")
 
 
 def _warnings(data: Splits) -> list[str]:
-    """Return what reading the data warned of: each kind once, with its number and its first case."""
-    by_code: dict[str, list[Finding]] = {}
-    for finding in data.findings:
-        if finding.severity == "warning" or finding.code == "divided":
-            by_code.setdefault(finding.code, []).append(finding)
-    return [f"{len(found)} x {code}: {found[0]}" for code, found in by_code.items()]
+    """Return what the data warns of: each kind once, with its number and its first case."""
+    told = (finding for finding in data.findings if finding.severity == "warning" or finding.code == "divided")
+    return [f"{len(found)} x {code}: {found[0]}" for code, found in grouped(told).items()]
 
 
 def describe(data: Splits, folder: Path, config: str) -> None:

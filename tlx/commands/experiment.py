@@ -14,10 +14,10 @@ from tlx.errors import ConfigError, TlxError
 from tlx.lock import only_process
 
 flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
-flags.DEFINE_multi_string("gin_bindings", [], 'A binding such as "fit.epochs = 10"; may be repeated; overrides files.')
+flags.declare_key_flag("gin_bindings")
 flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
 flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
-flags.DEFINE_bool("allow_imports", False, "Let gin files import Python modules, which runs their code.")
+flags.declare_key_flag("allow_imports")
 flags.DEFINE_float("min_score", 0.3, "predict: draw detections that score at least this.", 0.0, 1.0)
 
 

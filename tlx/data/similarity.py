@@ -1,21 +1,20 @@
 """Finds images that show the same thing: copies, rescaled or recompressed ones, near and mirrored ones."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tlx.data.images import file_hash, open_image
+from tlx.data.survey import SIDE, survey
 
 # Both must hold. On raccoon, star_wars, BCCD, KITTI, COCO and the drawn scenes every pair that does is a
 # true one; alone, each bound lets strangers through (white backgrounds the first, a common wall the second).
 MAX_BITS = 64
 MIN_CORRELATION = 0.8
 
-_SIDE = 32
 _BLOCK = 256
 
 
@@ -57,16 +56,37 @@ class Looks:
 def relations(images: Sequence[Path], near: bool = True) -> list[Relation]:
     """Return which images show the same as which later ones: copies first, then (if `near`) look-alikes.
 
-    Raises:
-      DataError: a file cannot be decoded (only if `near`).
+    A file that cannot be decoded looks like no other; `tlx.data.survey` says why it cannot.
     """
-    hashes = [file_hash(image) for image in images]
+    hashes = [picture.sha256 for picture in survey(images)]
     found = [Relation(True, i, tuple(others.tolist())) for i, others in same(hashes)]
-    for i, others in similar(looks(images)) if near else ():
-        new = tuple(j for j in others.tolist() if hashes[j] != hashes[i])
-        if new:
-            found.append(Relation(False, i, new))
+    if not near:
+        return found
+    # Of copies the first by name stands for all.
+    files = {key: image for key, image in sorted(zip(hashes, images, strict=True), reverse=True) if key}
+    alike = _alike_files(tuple(sorted(files.items())))
+    places: dict[str, list[int]] = {}
+    for i, key in enumerate(hashes):
+        places.setdefault(key, []).append(i)
+    for i, key in enumerate(hashes):
+        others = sorted(j for other in alike.get(key, ()) for j in places[other] if j > i)
+        if others:
+            found.append(Relation(False, i, tuple(others)))
     return found
+
+
+@lru_cache(maxsize=4)
+def _alike_files(files: tuple[tuple[str, Path], ...]) -> dict[str, list[str]]:
+    """Return which files (hash, path) look like which others, both ways, by hash.
+
+    Kept, since splitting and the doctor ask the same of the same files in different orders.
+    """
+    alike: dict[str, list[str]] = {}
+    for i, others in similar(looks([path for _, path in files])):
+        for j in others.tolist():
+            alike.setdefault(files[i][0], []).append(files[j][0])
+            alike.setdefault(files[j][0], []).append(files[i][0])
+    return alike
 
 
 def same(keys: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
@@ -78,13 +98,10 @@ def same(keys: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def looks(images: Sequence[Path]) -> Looks:
-    """Return the looks of image files.
-
-    Raises:
-      DataError: a file cannot be decoded.
-    """
-    with ThreadPoolExecutor() as pool:
-        small = np.array(list(pool.map(_thumbnail, images)), np.uint8).reshape(-1, _SIDE, _SIDE)
+    """Return the looks of image files; one that cannot be decoded looks as if it had one tone."""
+    blank = np.zeros((SIDE, SIDE), np.uint8)
+    thumbs = [blank if picture.thumb is None else picture.thumb for picture in survey(images)]
+    small = np.array(thumbs, np.uint8).reshape(-1, SIDE, SIDE)
     flipped = small[:, :, ::-1]
     return Looks(_difference_hash(small), _normalized(small), _difference_hash(flipped), _normalized(flipped))
 
@@ -92,13 +109,20 @@ def looks(images: Sequence[Path]) -> Looks:
 def similar(seen: Looks) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (i, all j > i that look like i) for every image that has any such j, in order of i."""
     for start in range(0, len(seen), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        alike = _alike(seen.bits[rows], seen.thumbs[rows], seen)
-        alike |= _alike(seen.mirrored_bits[rows], seen.mirrored_thumbs[rows], seen)
-        for i, row in enumerate(alike, start):
-            (others,) = np.nonzero(row[i + 1 :])
+        rows, later = slice(start, start + _BLOCK), seen.thumbs[start:].T
+        plain, mirrored = (t[rows] @ later >= MIN_CORRELATION for t in (seen.thumbs, seen.mirrored_thumbs))
+        for row in range(len(plain)):
+            i = start + row
+            others = np.union1d(
+                _close(seen.bits[i], seen.bits, np.flatnonzero(plain[row, row + 1 :]) + i + 1),
+                _close(seen.mirrored_bits[i], seen.bits, np.flatnonzero(mirrored[row, row + 1 :]) + i + 1),
+            )
             if len(others):
-                yield i, others + i + 1
+                yield i, others
+
+
+def _close(bits: np.ndarray, all_bits: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    return candidates[np.bitwise_count(bits ^ all_bits[candidates]).sum(axis=1) <= MAX_BITS]
 
 
 def join(labels: np.ndarray, pairs: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
@@ -111,11 +135,6 @@ def join(labels: np.ndarray, pairs: Iterable[tuple[int, np.ndarray]]) -> np.ndar
     return labels
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    image = open_image(path).convert("L")
-    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
-
-
 def _difference_hash(small: np.ndarray) -> np.ndarray:
     """Return uint64 [n, 4]: whether each cell of a 16 x 17 grid is brighter than its left neighbour."""
     grids = [Image.fromarray(np.ascontiguousarray(one)).resize((17, 16), Image.Resampling.BOX) for one in small]
@@ -124,13 +143,6 @@ def _difference_hash(small: np.ndarray) -> np.ndarray:
 
 
 def _normalized(small: np.ndarray) -> np.ndarray:
-    flat = small.reshape(-1, _SIDE * _SIDE).astype(np.float32)
+    flat = small.reshape(-1, SIDE * SIDE).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-
-
-def _alike(bits: np.ndarray, thumbs: np.ndarray, seen: Looks) -> np.ndarray:
-    different = sum(
-        np.bitwise_count(bits[:, None, part] ^ seen.bits[None, :, part]).astype(np.uint16) for part in range(4)
-    )
-    return (different <= MAX_BITS) & (thumbs @ seen.thumbs.T >= MIN_CORRELATION)

@@ -1,0 +1,87 @@
+"""An inspection on a terminal: counts, histograms and findings."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tlx.data.dataset import Finding
+from tlx.data.doctor import grouped
+from tlx.report.inspection import SIZES, Inspection
+from tlx.report.text import printable
+
+_CLASSES, _CASES = 30, 3
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+_HEADS = {"error": "Errors: training would be nonsense", "warning": "Warnings: look at these", "info": "Notes"}
+
+
+def overview(inspection: Inspection) -> RenderableType:
+    """Return everything that a person wants to see at first."""
+    patient, total = inspection.patient, inspection.rows[-1]
+    what = f"{len(patient.examples)} images, {total['boxes']} boxes, {len(patient.classes)} classes"
+    title = Text.assemble((printable(inspection.name), "bold"), f": {inspection.format}, {what}")
+    kinds = "; ".join(f"{n} x {kind}" for kind, n in list(inspection.image_kinds().items())[:6])
+    parts = [_parts(inspection)] if len(inspection.parts) > 1 else []
+    findings = findings_text(inspection.groups)
+    return Group(
+        title, Text(kinds, style="dim"), "", _counts(inspection), *parts, "", _histograms(inspection), *findings
+    )
+
+
+def findings_text(groups: dict[str, list[Finding]]) -> Iterator[Text]:
+    """Yield lines that tell findings by severity and code: how many of each, and the first cases."""
+    for severity, head in _HEADS.items():
+        chosen = {code: found for code, found in groups.items() if found[0].severity == severity}
+        if chosen:
+            yield Text(f"\n{head}", style=_STYLES[severity])
+        for code, found in chosen.items():
+            yield Text.assemble("  ", (f"{len(found)} x {printable(code)}", _STYLES[severity]))
+            for finding in found[:_CASES]:
+                where = ", ".join(filter(None, (finding.file, finding.record)))
+                line = Text("    ").append(printable(f"{where}: " if where else ""), "dim")
+                yield line.append(printable(finding.message))
+            if len(found) > _CASES:
+                yield Text(f"    and {len(found) - _CASES} more", style="dim")
+
+
+def _counts(inspection: Inspection) -> Table:
+    parts = list(inspection.parts) if len(inspection.parts) > 1 else []
+    title = "boxes by class, part and size (COCO's small and large)"
+    table = Table("class", title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("images", "boxes", *parts, *SIZES, "ignored"):
+        table.add_column(printable(name), justify="right")
+    *rows, total = inspection.rows
+    rows = sorted(rows, key=lambda row: -row["boxes"])
+    for row in [*rows[:_CLASSES], total]:
+        if row is total and len(rows) > _CLASSES:
+            table.add_row(f"and {len(rows) - _CLASSES} more classes", style="dim")
+        numbers = (row["images"], row["boxes"], *(row["parts"][part] for part in parts), *row["sizes"].values())
+        style = "bold" if row is total else ""
+        table.add_row(Text(printable(row["class"])), *map(str, (*numbers, row["ignored"])), style=style)
+    return table
+
+
+def _parts(inspection: Inspection) -> Text:
+    told = (
+        f"{name}: {part['images']} images, {part['empty']} of them without boxes"
+        for name, part in inspection.parts.items()
+    )
+    return Text("; ".join(told), style="dim")
+
+
+def _histograms(inspection: Inspection) -> Group:
+    return Group(*(Text.assemble(f"{one.title:<46}", (one.text(), "cyan")) for one in inspection.histograms))
+
+
+def show(console: Console, inspection: Inspection) -> None:
+    """Print an inspection."""
+    console.print(overview(inspection), soft_wrap=True)
+
+
+def show_deeds(console: Console, target: str, format: str, deeds: Sequence[Finding]) -> None:
+    """Print what a repair did."""
+    console.print(Text(f"\nRepaired copy: {target}, as {format}", style="bold"), soft_wrap=True)
+    for line in findings_text(grouped(deeds)) if deeds else [Text("  nothing had to be repaired")]:
+        console.print(line, soft_wrap=True)
