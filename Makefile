@@ -1,15 +1,16 @@
 # The three things that people do here: see it work, test it, and tidy up before a pull request.
 PYTHON ?= python3
 BIN = .venv/bin
+PLUGINS = plugins/tlx-efficientnet-lite plugins/tlx-open-images
 
 .PHONY: install demo test lint format
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml plugins/tlx-efficientnet-lite/pyproject.toml
+.venv/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --editable plugins/tlx-efficientnet-lite
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(PLUGINS:%=--editable %)
 	touch $@
 
 demo: install

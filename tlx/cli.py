@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tlx.commands import experiment
+from tlx.commands.convert import convert_data
+from tlx.commands.fetch import fetch_images
+from tlx.commands.inspect import inspect_data
 from tlx.commands.listing import list_registered
 from tlx.commands.shared import FLAGS
 from tlx.errors import TlxError, suggest
@@ -20,6 +23,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": experiment.evaluate,
     "predict": experiment.predict,
     "check": experiment.check,
+    "convert": convert_data,
+    "fetch": fetch_images,
+    "inspect": inspect_data,
     "list": list_registered,
 }
 

@@ -1,6 +1,17 @@
+import os
+
 import pytest
 
-from tlx.data.files import ImageFiles, existing, listing, spellings, subfolders
+from tlx.data.files import (
+    ImageFiles,
+    entries,
+    existing,
+    listing,
+    read_limited,
+    relative,
+    spellings,
+    subfolders,
+)
 from tlx.errors import DataError
 
 
@@ -64,6 +75,60 @@ def test_a_link_to_its_own_folder_ends(tmp_path):
     make(tmp_path, "a.jpg")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert found(tmp_path, "a", deep=True) == ["a.jpg"]
+
+
+def test_links_in_circles_and_to_nothing_are_told(tmp_path):
+    make(tmp_path, "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    (tmp_path / "c.jpg").symlink_to("gone.jpg")
+    findings = []
+    assert listing(tmp_path, tmp_path, None, findings) == [tmp_path / "a.jpg"]
+    assert [(f.code, f.severity, f.file) for f in findings] == (
+        [("broken-link", "warning", "b.jpg"), ("broken-link", "warning", "c.jpg")]
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+    findings = []
+    assert listing(tmp_path, tmp_path / "gone", ".jpg", findings) == []
+    assert [(f.code, f.severity, f.file) for f in findings] == [("unreadable-folder", "error", "gone")]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "~nobody-by-this-name/x", "\udcff"])
+def test_impossible_paths_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="there is no"):
+        existing(tmp_path / name if "~" not in name else name, "voc")
+    assert entries(tmp_path / name) == []
+    assert subfolders(tmp_path, name) == []
+
+
+def test_pipes_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert listing(tmp_path, tmp_path, None, []) == []
+
+
+def test_names_that_are_no_text_can_be_shown_and_opened(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    path.write_bytes(b"abc")
+    (found,) = ImageFiles(tmp_path, [tmp_path], []).images()
+    assert found.read_bytes() == b"abc"
+    relative(found, tmp_path).encode()
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 200_000)
+    assert len(read_limited(path, 200_000)) == 200_000
+    for most in (199_999, 70_000, 5):
+        with pytest.raises(ValueError, match=f"more than {most:,} bytes"):
+            read_limited(path, most)
+
+
+def test_the_rest_is_what_no_name_asked_for(tmp_path):
+    make(tmp_path, "a.jpg", "b.jpg", "c.txt")
+    files = ImageFiles(tmp_path, [tmp_path], [])
+    files.locate(["A"], "", "", [])
+    assert files.rest() == [tmp_path / "b.jpg"]
 
 
 def test_ambiguity_is_settled_by_a_later_name_or_reported(tmp_path):

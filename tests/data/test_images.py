@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.data.images import MAX_PIXELS, file_hash, image_size, open_image, read_image
+from tlx.data.images import MAX_PIXELS, file_hash, image_header, image_size, named_format, open_image, read_image
 from tlx.errors import DataError
 
 QUARTERS = np.zeros((24, 40, 3), np.uint8)
@@ -130,6 +131,27 @@ def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.jpg.*not an image of a known format"):
         image_size(tmp_path / "x.jpg")
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match="no such file"):
+        image_size(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_says_so(tmp_path):
+    path = save(tmp_path / "a.png")
+    path.chmod(0)
+    with pytest.raises(DataError, match="permissions"):
+        image_size(path)
+
+
+def test_a_header_tells_the_true_format(tmp_path):
+    path = save(tmp_path / "a.JPG", format="PNG")
+    assert image_header(path) == (40, 24, "PNG")
+    assert named_format(path) == "JPEG"
+    assert named_format(tmp_path / "b.c/noextension") == ""
 
 
 def test_a_missing_file_says_so(tmp_path):

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
 from tlx.data.files import relative
-from tlx.data.images import image_size
+from tlx.data.images import image_header, named_format
 from tlx.data.names import near_misses
 from tlx.errors import DataError, suggest
 
@@ -78,7 +79,7 @@ def assemble(
     _report_names(reader, records, counts, names, findings)
     ids = {name: i for i, name in enumerate(names)} | {None: ANY_CLASS}
     before = len(findings)
-    examples = tuple(_example(record, ids, findings) for record in records)
+    examples = tuple(_examples(records, ids, findings))
     if clipping == "expected":
         findings[before:] = _clipped_counted(findings[before:])
     boxes = sum(int((~example.ignore).sum()) for example in examples)
@@ -127,16 +128,28 @@ def _with_sizes(records: list[Record], root: Path, findings: list[Finding]) -> l
     sized = []
     for record in records:
         try:
-            sized.append(record._replace(size=record.size or image_size(record.image)))
-            _compare_sizes(sized[-1], findings)
+            known = record if record.size else record._replace(size=_looked_up(record, root, findings))
         except DataError as error:
             findings.append(Finding("unreadable-image", "error", relative(record.image, root), "", str(error)))
+            continue
+        sized.append(known)
+        if known.annotated and known.annotated != known.size:
+            _compare_sizes(known, findings)
     return sized
+
+
+def _looked_up(record: Record, root: Path, findings: list[Finding]) -> tuple[int, int]:
+    width, height, true = image_header(record.image)
+    named = named_format(record.image)
+    if named and named != true and (named, true) != ("JPEG", "MPO"):
+        message = f"is named like {named} but holds {true}; it is read as what it is: rename it for other programs"
+        findings.append(Finding("image-format", "info", relative(record.image, root), "", message))
+    return width, height
 
 
 def _compare_sizes(record: Record, findings: list[Finding]) -> None:
     # Tools that never opened the image write 0 x 0, which claims nothing.
-    if record.annotated and any(record.annotated) and record.annotated != record.size:
+    if any(record.annotated):
         said, true = ("{:g} x {:g}".format(*size) for size in (record.annotated, record.size))
         turned = "; was it turned after it was labelled?" if record.annotated == record.size[::-1] else ""
         message = f"the annotation says {said} px where the upright image has {true}{turned}; boxes are taken as pixels"
@@ -200,33 +213,36 @@ def _report_names(
         findings.append(_at(*first[rare], "near-miss-class", "warning", message))
 
 
-def _example(record: Record, ids: Mapping[str | None, int], findings: list[Finding]) -> Example:
-    objects = _without_duplicates(record, [obj for obj in record.objects if obj.name in ids], findings)
-    width, height = record.size
+def _examples(records: list[Record], ids: Mapping[str | None, int], findings: list[Finding]) -> Iterator[Example]:
+    wanted = [_wanted(record, ids, findings) for record in records]
+    objects = list(chain.from_iterable(wanted))
+    # All boxes at once: a call of NumPy takes longer than reading an object.
+    owners = np.repeat(np.arange(len(records)), [len(own) for own in wanted])
+    limits = np.array([record.size * 2 for record in records], np.float64)[owners]
     raw = np.array([obj.box for obj in objects], np.float64).reshape(-1, 4)
-    clipped = np.clip(raw, 0, (width, height, width, height))
+    clipped = np.clip(raw, 0, limits)
     boxes = clipped.astype(np.float32)
     kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & np.isfinite(raw).all(axis=1)
     moved = (np.abs(raw - clipped) > 1).any(axis=1)
     for i in np.flatnonzero(moved | ~kept):
-        findings.append(_odd_box(record, objects[i], bool(kept[i])))
-    return Example(
-        image=record.image,
-        width=width,
-        height=height,
-        boxes=boxes[kept],
-        labels=np.array([ids[obj.name] for obj in objects], np.int32)[kept],
-        ignore=np.array([obj.ignore for obj in objects], np.bool_)[kept],
-        record=_place(record),
-        group=record.group,
-        split=record.split,
-    )
+        findings.append(_odd_box(records[owners[i]], objects[i], bool(kept[i])))
+    boxes = boxes[kept]
+    labels = np.array([ids[obj.name] for obj in objects], np.int32)[kept]
+    ignore = np.array([obj.ignore for obj in objects], np.bool_)[kept]
+    stops = np.cumsum(np.bincount(owners[kept], minlength=len(records))).tolist()
+    for record, (start, stop) in zip(records, pairwise([0, *stops]), strict=True):
+        truth = boxes[start:stop], labels[start:stop], ignore[start:stop]
+        yield Example(record.image, *record.size, *truth, _place(record), record.group, record.split)
+
+
+def _wanted(record: Record, ids: Mapping[str | None, int], findings: list[Finding]) -> list[Object]:
+    return _without_duplicates(record, [obj for obj in record.objects if obj.name in ids], findings)
 
 
 def _without_duplicates(record: Record, objects: list[Object], findings: list[Finding]) -> list[Object]:
-    first = {(obj.name, obj.box): obj for obj in reversed(objects)}
-    if len(first) == len(objects):
+    if len({(obj.name, obj.box) for obj in objects}) == len(objects):
         return objects
+    first = {(obj.name, obj.box): obj for obj in reversed(objects)}
     kept = []
     for obj in objects:
         if first[obj.name, obj.box] is obj:

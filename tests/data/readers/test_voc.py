@@ -6,6 +6,7 @@ from PIL import Image
 
 from tlx.data.readers.voc import voc
 from tlx.errors import DataError
+from tlx.registry import readers
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real datasets are not in {DATA}")
@@ -30,6 +31,7 @@ def put(path, content=None):
     return path
 
 
+sniff = readers.entries["voc"].sniff
 CUP = ("cup", (11, 21, 30, 40))
 
 
@@ -142,6 +144,101 @@ def test_a_broken_annotation_is_one_located_error(tmp_path, content):
     dataset = voc(tmp_path)
     assert [e.image.name for e in dataset.examples] == ["a.png"]
     assert [(f.code, f.severity, f.file) for f in dataset.findings] == [("broken-annotation", "error", "b.xml")]
+
+
+def test_a_bad_object_costs_that_object(tmp_path):
+    put(tmp_path / "a.png")
+    nowhere = "<object><name>cup</name><bndbox/></object><object><name>mug</name></object>"
+    put(tmp_path / "a.xml", xml(CUP, ("cup", (1, 2, "x", 4)), extra=nowhere))
+    dataset = voc(tmp_path)
+    assert dataset.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
+    assert [(f.code, f.severity, f.file, f.record) for f in dataset.findings] == (
+        [("broken-object", "warning", "a.xml", f"object {number}") for number in (1, 2, 4)]
+    )
+
+
+@pytest.mark.parametrize("flood", ["<object/>" * 200_000, "<x>" * 300_000, "<!-- -->" * 3_000_000, "9" * 1_900_000])
+def test_a_flood_is_one_located_error(tmp_path, flood):
+    for name in "ab":
+        put(tmp_path / f"{name}.png")
+    put(tmp_path / "a.xml", xml(CUP))
+    put(tmp_path / "b.xml", xml(("cup", (1, 2, flood, "x"))) if flood[0] == "9" else f"<annotation>{flood}")
+    assert [(f.code, f.file) for f in voc(tmp_path).findings] == [("broken-annotation", "b.xml")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "latin-1"])
+def test_encodings(tmp_path, encoding):
+    put(tmp_path / "a.png")
+    declared = "" if encoding == "utf-8-sig" else f'<?xml version="1.0" encoding="{encoding[:6]}"?>'
+    declared = declared.replace("latin-", "ISO-8859-1")
+    (tmp_path / "a.xml").write_bytes((declared + xml(("Löffel", (1, 1, 9, 9)))).encode(encoding))
+    assert voc(tmp_path).classes == ("Löffel",)
+    declared += "<!DOCTYPE annotation>"
+    put(tmp_path / "b.png")
+    (tmp_path / "b.xml").write_bytes((declared + xml(CUP)).encode(encoding))
+    (finding,) = voc(tmp_path).findings
+    assert "document type" in finding.message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_without_xml_keep_the_split_that_they_are_listed_in(tmp_path, split):
+    put(tmp_path / "Annotations/a.xml", xml(CUP))
+    for name in "abc":
+        put(tmp_path / f"JPEGImages/{name}.jpg")
+    put(tmp_path / f"ImageSets/Main/{split}.txt", "a.jpg\nJPEGImages/b.jpg\n")
+    dataset = voc(tmp_path, unlabelled="background")
+    named = {"train": "train", "val": "validation"}[split]
+    assert {e.image.name: e.split for e in dataset.examples} == {"a.jpg": named, "b.jpg": named, "c.jpg": ""}
+
+
+def test_the_years_of_a_kit_and_divided_folders(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        put(tmp_path / f"kit/VOCdevkit/{year}/Annotations/a.xml", xml(CUP))
+        put(tmp_path / f"kit/VOCdevkit/{year}/JPEGImages/a.jpg")
+    assert len(voc(tmp_path / "kit")) == len(voc(tmp_path / "kit/VOCdevkit")) == 2
+    for part in ("train", "val"):
+        put(tmp_path / f"divided/annotations/{part}/{part}.xml", xml(CUP))
+        put(tmp_path / f"divided/images/{part}/{part}.jpg")
+    dataset = voc(tmp_path / "divided")
+    assert [e.split for e in dataset.examples] == ["train", "validation"]
+
+
+def test_the_annotated_size_and_a_lying_extension_are_told(tmp_path):
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "a.xml", xml(CUP, extra="<size><width>50</width><height>100</height></size>"))
+    dataset = voc(tmp_path)
+    assert [(f.code, f.severity, f.file) for f in dataset.findings] == (
+        [("image-format", "info", "a.jpg"), ("annotated-size", "warning", "a.xml")]
+    )
+    for nothing in ("<size/>", "<size><width>0</width><height>0</height></size>", "<size><width>x</width></size>"):
+        put(tmp_path / "a.xml", xml(CUP, extra=nothing))
+        assert [f.code for f in voc(tmp_path).findings] == ["image-format"]
+
+
+def test_junk_of_desktops_is_passed_over(tmp_path):
+    put(tmp_path / "a.png")
+    put(tmp_path / "a.xml", xml(CUP))
+    put(tmp_path / "._a.xml", "junk")
+    assert voc(tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("content", [xml(CUP), "\n" + xml(CUP)])
+def test_sniff_sees_what_the_reader_reads(tmp_path, content):
+    assert not sniff(tmp_path).fits
+    put(tmp_path / "Annotations/a.xml", content)
+    assert not sniff(tmp_path).fits
+    put(tmp_path / "JPEGImages/a.jpg")
+    assert sniff(tmp_path).fits
+    put(tmp_path / "Annotations/a.xml", "<annotations><image/></annotations>")
+    assert not sniff(tmp_path).fits
+    assert not sniff(tmp_path / "missing").fits
+    assert not sniff(tmp_path / "JPEGImages/a.jpg").fits
+
+
+@needs_data
+def test_sniff_on_real_folders():
+    fitting = {folder.name for folder in DATA.iterdir() if sniff(folder).fits}
+    assert fitting == {"voc_bccd", "voc_raccoon", "voc_star_wars"}
 
 
 def test_every_truncation_and_many_changes_stay_located(tmp_path):

@@ -1,25 +1,52 @@
 """Pascal VOC annotation folders: one XML file per image."""
 
+import re
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
-from tlx.data.assemble import Box, Object, Record, assemble, unlabelled_records
+from tlx.data.assemble import Object, Record, assemble
+from tlx.data.bulk import bulk
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.files import ImageFiles, existing, listing, relative, subfolders
+from tlx.data.files import ImageFiles, entries, existing, file_names, subfolders
+from tlx.data.images import named_format
+from tlx.data.imagesets import FOLDERS, declared_splits, image_sets
+from tlx.data.pairs import Bad, Labels, paired
+from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers
 
-_ANNOTATIONS = ("Annotations", "Annotations/xmls", "JPEGImages", "images", ".")
-_IMAGES = ("JPEGImages", "images")
-# In order of precedence: an image that two lists name is not trained on where it should judge.
-_LISTS = {"test": "test", "val": "validation", "train": "train", "trainval": "train"}
-_FOLDERS = {"train": "train", "valid": "validation", "val": "validation", "validation": "validation", "test": "test"}
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-_MAX_BYTES = 16_000_000
+_ANNOTATIONS = ("Annotations", "Annotations/xmls", "annots", "xmls", "xml", "labels", "JPEGImages", "images", ".")
+_IMAGES = ("JPEGImages", "images", "imgs", "image")
+_YEAR = re.compile(r"VOC\d{4}", re.IGNORECASE)
+_ROOT = re.compile(rb"<annotation[\s>]")
 
 
-@readers.register("voc")
+class _Part(NamedTuple):
+    """A folder with XML files, the folders that may have its images, the one with `ImageSets`, and its split."""
+
+    annotations: Path
+    images: list[Path]
+    base: Path
+    split: str
+
+
+def _sniff(path: Path) -> Sniff:
+    try:
+        parts = _parts(path)
+    except DataError as error:
+        return Sniff(False, str(error).removeprefix("readers.voc: "))
+    for part in parts:
+        heads = [_head(part.annotations / name) for name in islice(filter(_is_xml, entries(part.annotations)), 5)]
+        if not any(_ROOT.search(head) for head in heads):
+            return Sniff(False, f"the XML files in {part.annotations} do not begin with <annotation>")
+        if not any(map(named_format, (name for folder in part.images for name in entries(folder)))):
+            return Sniff(False, f"no image goes with the XML files in {part.annotations}")
+    return Sniff(True, f"XML files with <annotation> in {', '.join(str(part.annotations) for part in parts)}")
+
+
+@readers.register("voc", sniff=_sniff)
 def voc(
     path: Path,
     classes: tuple[str, ...] | None = None,
@@ -32,8 +59,9 @@ def voc(
     `images` or the folder itself, found by the annotation's own name, then by its <filename>; <path> is
     never followed. VOC counts pixels from 1 and includes the last one, so 1 is taken from xmin and ymin
     alone. Objects marked difficult become ignore regions; parts of objects are left out. The lists in
-    `ImageSets/Main` become the examples' splits, as do the folders `train`, `valid` and `test` where each
-    holds a part of the data. Format: the VOC2012 development kit, host.robots.ox.ac.uk/pascal/VOC.
+    `ImageSets/Main` become the examples' splits, as do folders `train`, `valid` and `test` that each hold a
+    part of the data; `VOCdevkit` and its years are read as one. Format: the VOC2012 development kit,
+    host.robots.ox.ac.uk/pascal/VOC.
 
     Args:
       path: the dataset's folder.
@@ -47,112 +75,111 @@ def voc(
     """
     root = existing(path, "voc")
     findings: list[Finding] = []
-    records: list[Record] = []
-    for part, split in _parts(root):
-        records += _read_part(root, part, split, unlabelled, findings)
-    return assemble("voc", records, root, classes, merge, findings)
+    with bulk():
+        records = [record for part in _parts(root) for record in _read(root, part, unlabelled, findings)]
+        return assemble("voc", records, root, classes, merge, findings)
 
 
-def _parts(root: Path) -> list[tuple[Path, str]]:
-    if _annotations(root):
-        return [(root, "")]
-    parts = [(folder, split) for name, split in _FOLDERS.items() for folder in subfolders(root, name)]
-    parts = [(folder, split) for folder, split in parts if _annotations(folder)]
+def _parts(root: Path) -> list[_Part]:
+    if whole := _whole(root, ""):
+        return [whole]
+    halves = [(folder, split) for name, split in FOLDERS.items() for folder in subfolders(root, name)]
+    kit = next(iter(subfolders(root, "VOCdevkit")), root)
+    years = [(folder, "") for folder in subfolders(kit, *filter(_YEAR.fullmatch, entries(kit)))]
+    parts = [part for folder, split in halves + years if (part := _whole(folder, split))]
+    parts = parts or [part for name in FOLDERS for part in _divided(root, name)]
     if not parts:
         places = ", ".join(_ANNOTATIONS[:-1])
-        raise DataError(f"readers.voc: no XML file in {root}, nor in its folders {places} or {', '.join(_FOLDERS)}")
+        raise DataError(f"readers.voc: no XML file in {root}, nor in its folders {places} or {', '.join(FOLDERS)}")
     return parts
 
 
-def _annotations(root: Path) -> Path | None:
-    return next((folder for folder in subfolders(root, *_ANNOTATIONS) if any(map(_is_xml, folder.iterdir()))), None)
+def _whole(base: Path, split: str) -> _Part | None:
+    for folder in subfolders(base, *_ANNOTATIONS):
+        if any(map(_is_xml, entries(folder))):
+            return _Part(folder, [*subfolders(base, *_IMAGES), folder, base], base, split)
+    return None
 
 
-def _is_xml(path: Path) -> bool:
-    return path.suffix.lower() == ".xml"
+def _divided(root: Path, name: str) -> list[_Part]:
+    # Such as annotations/train with images/train.
+    images = subfolders(root, *(f"{place}/{name}" for place in _IMAGES))
+    folders = subfolders(root, *(f"{place}/{name}" for place in _ANNOTATIONS[:-1]))
+    return [
+        _Part(folder, [*images, folder], root, FOLDERS[name])
+        for folder in folders
+        if any(map(_is_xml, entries(folder)))
+    ]
 
 
-def _read_part(
-    root: Path, part: Path, split: str, unlabelled: Literal["skip", "background", "error"], findings: list[Finding]
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml")
+
+
+def _head(file: Path) -> bytes:
+    # A pipe would be waited for without end.
+    if not file.is_file():
+        return b""
+    try:
+        with file.open("rb") as content:
+            # UTF-16 is ASCII with zeros between.
+            return content.read(4096).replace(b"\0", b"")
+    except OSError:
+        return b""
+
+
+def _read(
+    root: Path, part: _Part, unlabelled: Literal["skip", "background", "error"], findings: list[Finding]
 ) -> list[Record]:
-    folder = _annotations(part)
-    images = ImageFiles(root, [*subfolders(part, *_IMAGES), folder, part], findings)
-    files = listing(root, folder, ".xml", findings)
-    splits = _image_sets(root, part, {file.stem for file in files}, findings)
-    records, labelled = [], set()
-    for file in files:
-        name = relative(file, root)
-        try:
-            filename, objects = _parse(file)
-        except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
-            message = f"{error}; the image is left out: repair the file or remove it"
-            findings.append(Finding("broken-annotation", "error", name, "", message))
-            labelled.update(images.find(file.stem))
-            continue
-        image = images.locate([file.stem, filename], name, "", findings)
-        if image:
-            labelled.add(image)
-            records.append(Record(image, name, objects, split=splits.get(file.stem, split)))
-    orphans = [image for image in images.images() if image not in labelled]
-    return records + unlabelled_records("voc", orphans, root, unlabelled, findings)
+    images = ImageFiles(root, part.images, findings)
+    files = {name[:-4]: name for name in file_names(root, part.annotations, ".xml", findings)}
+    splits = declared_splits(image_sets(root, part.base, findings), files, findings)
+    pairs = paired("voc", root, part.annotations, files, images, _parse, unlabelled, findings)
+    return [record._replace(split=splits.get(key, part.split)) for key, record in pairs]
 
 
-def _image_sets(root: Path, part: Path, stems: set[str], findings: list[Finding]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    lists = {
-        file.stem.lower(): file
-        for folder in subfolders(part, "ImageSets/Main")
-        for file in listing(root, folder, ".txt", findings)
-    }
-    for name, split in _LISTS.items():
-        if name not in lists:
-            continue
-        file = relative(lists[name], root)
-        listed = {line.strip() for line in lists[name].read_text("utf-8-sig", "replace").splitlines()} - {""}
-        taken = {stem: splits.setdefault(stem, split) for stem in sorted(listed)}
-        # That trainval lists the validation images again is its purpose.
-        twice = [s for s, other in taken.items() if other != split and (name, other) != ("trainval", "validation")]
-        if twice:
-            message = f"{len(twice)} of its images are in another list too; each is taken as that list says"
-            findings.append(Finding("in-two-splits", "warning", file, twice[0], message))
-        if unknown := sorted(listed - stems):
-            message = f"{len(unknown)} listed images have no annotation"
-            findings.append(Finding("no-annotation", "warning", file, unknown[0], message))
-    return splits
-
-
-def _parse(file: Path) -> tuple[str, list[Object]]:
-    """Return the <filename> and the objects of one annotation; anything unexpected raises."""
-    if file.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"the file has more than {_MAX_BYTES:,} bytes")
-    parser = ElementTree.XMLParser(target=_NoDoctype())
-    parser.feed(file.read_bytes())
-    tree = parser.close()
+def _parse(content: bytes) -> Labels:
+    tree = _tree(content)
     if tree.tag != "annotation":
         raise ValueError(f"expected <annotation>, found <{tree.tag}>")
-    objects = []
-    for number, element in enumerate(tree.findall("object"), 1):
-        name = (element.findtext("name") or "").strip()
-        difficult = (element.findtext("difficult") or "").strip().lower() in ("1", "true")
-        objects.append(Object(name, _box(element, number), difficult, f"object {number}"))
-    return (tree.findtext("filename") or "").strip(), objects
+    objects = (_object(element, f"object {number}") for number, element in enumerate(tree.findall("object"), 1))
+    return Labels(objects, ((tree.findtext("filename") or "").strip(),), _size(tree))
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Builds the tree in C, and stops before a document type could declare an entity."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+def _tree(content: bytes) -> ElementTree.Element:
+    text = content
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<"):
+        text = content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16")
+    # In all other encodings that the parser takes, ASCII is ASCII.
+    if b"<!DOCTYPE" in content or (isinstance(text, str) and "<!DOCTYPE" in text):
         raise ValueError("has a document type declaration, which annotations never need")
+    try:
+        parser = ElementTree.XMLParser()
+        parser.feed(text)
+        return parser.close()
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(error) from error
 
 
-def _box(element: ElementTree.Element, number: int) -> Box:
+def _size(tree: ElementTree.Element) -> tuple[float, float] | None:
+    size = tree.find("size")
+    try:
+        return None if size is None else (float(size.findtext("width") or 0), float(size.findtext("height") or 0))
+    except ValueError:
+        return None
+
+
+def _object(element: ElementTree.Element, where: str) -> Object | Bad:
     bounds = element.find("bndbox")
     if bounds is None:
-        raise ValueError(f"object {number} has no <bndbox>")
-    sides = {side.tag: side.text for side in bounds}
+        return Bad(where, "it has no <bndbox>")
+    side = bounds.findtext
     try:
-        x0, y0, x1, y1 = (float(sides.get(side) or "") for side in _SIDES)
+        x0, y0 = float(side("xmin", "")), float(side("ymin", ""))
+        x1, y1 = float(side("xmax", "")), float(side("ymax", ""))
     except ValueError as error:
-        raise ValueError(f"object {number}: <bndbox> needs numbers for {', '.join(_SIDES)} ({error})") from error
+        return Bad(where, f"its <bndbox> needs numbers for xmin, ymin, xmax, ymax ({str(error)[:100]})")
+    name = (element.findtext("name") or "").strip()
+    difficult = (element.findtext("difficult") or "").strip().lower() in ("1", "true")
     # Equal corners are a click without a drag in the tools that write VOC, not a box of one pixel.
-    return (x0 - (x0 < x1), y0 - (y0 < y1), x1, y1)
+    return Object(name, (x0 - (x0 < x1), y0 - (y0 < y1), x1, y1), difficult, where)
