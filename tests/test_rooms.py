@@ -13,11 +13,8 @@ ROOT = Path(__file__).parents[1] / "tlx"
 _PLAN = """
 errors lock lazy registry typecheck ginfile tree config
 data.dataset data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
-data.imagesets data.assemble data.masks data.uploads data.cocofile data.cocobox data.labelboxfile data.pairs
-data.splitnames data.columns data.table data.manifest data.fetched data.local data.fetching data.sniff data.place
-data.unheld
-data.notes data.protos data.tfrecords data.tfexample data.labelmap data.odapi
-data.writers data.scenes data.readers data.parts data.divide data.lists data.split data.convert data.doctor
+data.assemble data.sniff data.place data.unheld
+data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
 augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
 freeze features memory checkpoint learner fit evaluate predict

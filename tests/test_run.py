@@ -13,7 +13,7 @@ from tlx import run as room
 from tlx.augment import Standard
 from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
-from tlx.data.split import own
+from tlx.data.splits.policies import own
 from tlx.errors import DataError, ModelError
 from tlx.features import Features
 from tlx.fit import Fit

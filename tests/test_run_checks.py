@@ -8,7 +8,7 @@ from tlx import run as room
 from tlx.data.convert import convert
 from tlx.data.dataset import Finding
 from tlx.data.readers.voc import voc
-from tlx.data.split import own
+from tlx.data.splits.policies import own
 from tlx.errors import DataError
 from tlx.features import Features
 from tlx.fit import Fit

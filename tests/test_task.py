@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tlx.data.dataset import Dataset, Example
-from tlx.data.split import Splits, given
+from tlx.data.splits.policies import Splits, given
 from tlx.errors import DataError
 from tlx.models.heads.fcos import Fcos
 from tlx.run import Run

@@ -18,7 +18,7 @@ PLUGIN_GROUP = "tlx.plugins"
 _BUILTIN = (
     "tlx.data.readers",
     "tlx.data.writers",
-    "tlx.data.split",
+    "tlx.data.splits.policies",
     "tlx.augment",
     "tlx.models.backbones",
     "tlx.models.heads",

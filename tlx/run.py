@@ -14,7 +14,7 @@ from tlx import checkpoint, freeze, memory
 from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
-from tlx.data.split import Splits, relabelled
+from tlx.data.splits.policies import Splits, relabelled
 from tlx.errors import DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tlx.data import labelmap, tfexample, tfrecords
 from tlx.data.dataset import Dataset
+from tlx.data.formats import labelmap, tfexample, tfrecords
 from tlx.data.images import file_hash, image_size, open_image
 from tlx.data.readers.coco import coco
 from tlx.data.readers.folder import folder

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tlx.commands.shared import CONSOLE, FLAGS
-from tlx.data.fetched import INDEX, default_folder
 from tlx.data.fetching import Limits, Links, Outcome, fetch, hosts, links
+from tlx.data.formats.fetched import INDEX, default_folder
 from tlx.errors import TlxError
 
 flags.DEFINE_list("hosts", [], "The hosts that may be asked, such as images.example.com,*.example.org.")

@@ -15,8 +15,8 @@ from tlx import config, registry
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.data.dataset import Dataset
 from tlx.data.files import existing
-from tlx.data.parts import Splits
 from tlx.data.sniff import recognize
+from tlx.data.splits.parts import Splits
 from tlx.data.survey import watched_by
 from tlx.errors import TlxError
 from tlx.registry import Entry

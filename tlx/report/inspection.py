@@ -12,7 +12,7 @@ import numpy as np
 from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor import examine, grouped, worst
 from tlx.data.doctor.patient import Patient, admit
-from tlx.data.parts import Splits
+from tlx.data.splits.parts import Splits
 from tlx.report.histogram import Histogram, counted, doubling
 
 # COCO's: a box is small below 32 x 32 pixels and large from 96 x 96 on.

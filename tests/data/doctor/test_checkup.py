@@ -16,7 +16,7 @@ from tlx.data.doctor.boxes import iou, twins
 from tlx.data.readers.coco import coco
 from tlx.data.readers.kitti import kitti
 from tlx.data.readers.voc import voc
-from tlx.data.split import Splits, ratio
+from tlx.data.splits.policies import Splits, ratio
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 CLASSES = ("cat", "dog")

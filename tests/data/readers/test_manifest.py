@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data.manifest import read
+from tlx.data.formats.manifest import read
 from tlx.data.readers.auto import auto
 from tlx.data.readers.manifest import _sniff, manifest
 from tlx.data.sniff import recognize

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.data import tfrecords
 from tlx.data.dataset import Dataset
+from tlx.data.formats import tfrecords
+from tlx.data.formats.tfexample import encode
 from tlx.data.images import read_image
 from tlx.data.readers.tfrecord import tfrecord
-from tlx.data.tfexample import encode
 from tlx.errors import DataError
 from tlx.registry import readers
 

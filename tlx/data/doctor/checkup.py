@@ -9,7 +9,7 @@ from tlx.data.doctor.classes import check_classes
 from tlx.data.doctor.copies import check_copies
 from tlx.data.doctor.patient import admit
 from tlx.data.doctor.pictures import check_pictures
-from tlx.data.parts import Splits
+from tlx.data.splits.parts import Splits
 
 SEVERITIES = ("error", "warning", "info")
 CHECKS = (check_pictures, check_boxes, check_classes, check_copies)

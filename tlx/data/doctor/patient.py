@@ -11,7 +11,7 @@ import numpy as np
 
 from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.files import relative
-from tlx.data.parts import Splits
+from tlx.data.splits.parts import Splits
 from tlx.data.survey import Picture, survey
 
 # What examples are called that are in no part, beside others that are, and where there are no parts at all.

@@ -13,12 +13,12 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from tlx.data import fetched, manifest
 from tlx.data.dataset import Finding
-from tlx.data.fetched import Entry
 from tlx.data.fetching.download import Budget, Watch, download
 from tlx.data.fetching.naming import choose_stems, suffix_of
 from tlx.data.fetching.rules import Limits, Network, RefusedError, host_of
+from tlx.data.formats import fetched, manifest
+from tlx.data.formats.fetched import Entry
 from tlx.data.images import file_hash, open_image
 from tlx.errors import DataError
 from tlx.lock import only_process
@@ -92,7 +92,7 @@ def fetch(
     network: Network | None = None,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> Outcome:
-    """Download images into a folder, and list them in its index; see `tlx.data.fetched`.
+    """Download images into a folder, and list them in its index; see `tlx.data.formats.fetched`.
 
     What the index has, and the folder with the right checksum, is not downloaded again. Stopped at any
     moment, also by a kill, it goes on from there at the next call.

@@ -9,16 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-from tlx.data import cocobox, cocofile
 from tlx.data.assemble import Object, Record, assemble
-from tlx.data.cocobox import BoxesFrom
-from tlx.data.cocofile import Annotation, Content, Image
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, existing, listing, relative, subfolders
+from tlx.data.formats import cocobox, cocofile
+from tlx.data.formats.cocobox import BoxesFrom
+from tlx.data.formats.cocofile import Annotation, Content, Image
+from tlx.data.formats.splitnames import named_split
+from tlx.data.formats.uploads import image_names
 from tlx.data.images import image_size
 from tlx.data.sniff import Sniff
-from tlx.data.splitnames import named_split
-from tlx.data.uploads import image_names
 from tlx.errors import DataError
 from tlx.registry import readers
 

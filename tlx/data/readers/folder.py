@@ -9,10 +9,10 @@ from tlx.data import container
 from tlx.data.assemble import Object, Record, assemble
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import entries, existing, listing, relative
+from tlx.data.formats.notes import Notes
+from tlx.data.formats.splitnames import named_split
 from tlx.data.images import SUFFIXES, image_size
-from tlx.data.notes import Notes
 from tlx.data.sniff import Sniff
-from tlx.data.splitnames import named_split
 from tlx.errors import DataError
 from tlx.registry import readers
 

@@ -11,8 +11,8 @@ from tlx.data.assemble import Object, Record, assemble
 from tlx.data.bulk import bulk
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, existing, file_names, read_limited, relative, subfolders
-from tlx.data.imagesets import FOLDERS, ImageSet, declared_splits, image_sets
-from tlx.data.pairs import Bad, Labels, paired
+from tlx.data.formats.imagesets import FOLDERS, ImageSet, declared_splits, image_sets
+from tlx.data.formats.pairs import Bad, Labels, paired
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers

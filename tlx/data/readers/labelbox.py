@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from tlx.data import labelboxfile
 from tlx.data.assemble import Box, Object, Record, assemble
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, existing, listing, subfolders
+from tlx.data.formats import labelboxfile
+from tlx.data.formats.labelboxfile import Row, Shape
+from tlx.data.formats.masks import pixel_bounds
 from tlx.data.images import image_size, read_image
-from tlx.data.labelboxfile import Row, Shape
-from tlx.data.masks import pixel_bounds
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tlx.data import manifest as manifests
 from tlx.data.assemble import Box, Object, Record, assemble
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import existing, listing, relative, subfolders
+from tlx.data.formats import manifest as manifests
+from tlx.data.formats.local import LocalImages
+from tlx.data.formats.manifest import Row
+from tlx.data.formats.splitnames import named_split
 from tlx.data.images import image_size
-from tlx.data.local import LocalImages
-from tlx.data.manifest import Row
 from tlx.data.sniff import Sniff
-from tlx.data.splitnames import named_split
 from tlx.errors import DataError
 from tlx.registry import readers
 

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlx.data import labelmap, tfrecords
 from tlx.data.assemble import Object, Record, assemble
 from tlx.data.container import inside
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import entries, existing, listing, relative, subfolders
+from tlx.data.formats import labelmap, tfrecords
+from tlx.data.formats.labelmap import LabelMap
+from tlx.data.formats.notes import Notes
+from tlx.data.formats.odapi import Labels, labels
+from tlx.data.formats.splitnames import named_split
+from tlx.data.formats.tfexample import decode
 from tlx.data.images import image_size
-from tlx.data.labelmap import LabelMap
-from tlx.data.notes import Notes
-from tlx.data.odapi import Labels, labels
 from tlx.data.sniff import Sniff
-from tlx.data.splitnames import named_split
-from tlx.data.tfexample import decode
 from tlx.errors import DataError
 from tlx.registry import readers
 

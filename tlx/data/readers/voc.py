@@ -10,9 +10,9 @@ from tlx.data.assemble import Object, Record, assemble
 from tlx.data.bulk import bulk
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, entries, existing, file_names, subfolders
+from tlx.data.formats.imagesets import FOLDERS, declared_splits, image_sets
+from tlx.data.formats.pairs import Bad, Labels, paired
 from tlx.data.images import named_format
-from tlx.data.imagesets import FOLDERS, declared_splits, image_sets
-from tlx.data.pairs import Bad, Labels, paired
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from tlx.data.dataset import Dataset, Finding
+from tlx.data.formats.splitnames import named_split
 from tlx.data.place import Place, names
-from tlx.data.splitnames import named_split
 from tlx.data.unheld import Unheld
 from tlx.registry import writers
 

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tlx.data import labelmap, tfrecords
 from tlx.data.container import read_bytes
 from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.formats import labelmap, tfrecords
+from tlx.data.formats.odapi import features
+from tlx.data.formats.tfexample import encode
 from tlx.data.images import image_header
-from tlx.data.odapi import features
 from tlx.data.place import Place, names
-from tlx.data.tfexample import encode
 from tlx.data.unheld import Unheld
 from tlx.registry import writers
 

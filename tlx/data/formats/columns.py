@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
+from tlx.data.formats.splitnames import named_split
 from tlx.data.images import SUFFIXES
-from tlx.data.splitnames import named_split
 from tlx.errors import suggest
 
 _DELIMITERS = ",;\t|"

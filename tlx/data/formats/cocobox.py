@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from tlx.data.assemble import Box
-from tlx.data.cocofile import Annotation, Image, Mask
-from tlx.data.masks import polygon_bounds, run_bounds
+from tlx.data.formats.cocofile import Annotation, Image, Mask
+from tlx.data.formats.masks import polygon_bounds, run_bounds
 
 BoxesFrom = Literal["bbox", "segmentation"]
 

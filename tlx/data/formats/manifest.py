@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tlx.data import table
-from tlx.data.columns import Layout, delimiter_and_layout, split_of
 from tlx.data.dataset import Finding
+from tlx.data.formats import table
+from tlx.data.formats.columns import Layout, delimiter_and_layout, split_of
 from tlx.errors import DataError
 
 _SAMPLE = 20

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.divide import divide, grouped, in_order
-from tlx.data.lists import Endings, read_lists
-from tlx.data.parts import NAMES, Splits, checked, part_of, relabelled
+from tlx.data.splits.divide import divide, grouped, in_order
+from tlx.data.splits.lists import Endings, read_lists
+from tlx.data.splits.parts import NAMES, Splits, checked, part_of, relabelled
 from tlx.errors import ConfigError, DataError
 from tlx.registry import splits
 

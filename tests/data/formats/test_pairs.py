@@ -2,7 +2,7 @@ import pytest
 
 from tlx.data.assemble import Object
 from tlx.data.files import ImageFiles
-from tlx.data.pairs import Bad, Labels, paired
+from tlx.data.formats.pairs import Bad, Labels, paired
 
 CUP = Object("cup", (1, 2, 3, 4))
 

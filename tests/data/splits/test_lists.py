@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.data import split
 from tlx.data.dataset import Dataset, Example
+from tlx.data.splits import policies as split
 from tlx.errors import DataError
 
 

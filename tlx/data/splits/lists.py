@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tlx.data.dataset import Dataset
-from tlx.data.parts import NAMES, relative_paths
+from tlx.data.splits.parts import NAMES, relative_paths
 from tlx.errors import DataError, suggest
 
 _FILES = {

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from tlx.data import fetched
 from tlx.data.dataset import Finding
 from tlx.data.files import ImageFiles, relative, spellings, subfolders
+from tlx.data.formats import fetched
 from tlx.data.images import file_hash
 from tlx.errors import DataError
 

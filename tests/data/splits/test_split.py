@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data import split
 from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
 from tlx.data.images import file_hash
+from tlx.data.splits import policies as split
 from tlx.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog", "owl")

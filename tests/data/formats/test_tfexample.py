@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlx.data.protos import message_class
-from tlx.data.tfexample import decode, encode
+from tlx.data.formats.protos import message_class
+from tlx.data.formats.tfexample import decode, encode
 
 # What TensorFlow itself reads and writes Examples by.
 EXAMPLE = message_class(

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.parts import digest, relative_paths
 from tlx.data.similarity import join, relations, same
+from tlx.data.splits.parts import digest, relative_paths
 from tlx.errors import DataError
 
 

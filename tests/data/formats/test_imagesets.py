@@ -1,4 +1,4 @@
-from tlx.data.imagesets import ImageSet, declared_splits, image_sets
+from tlx.data.formats.imagesets import ImageSet, declared_splits, image_sets
 
 
 def sets(**lists):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from tlx.data.protos import message_class
+from tlx.data.formats.protos import message_class
 from tlx.errors import DataError
 
 _MAX_BYTES = 2_000_000

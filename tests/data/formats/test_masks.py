@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_tools
 
-from tlx.data.masks import is_polygon_text, pixel_bounds, polygon_bounds, run_bounds, text_bounds
+from tlx.data.formats.masks import is_polygon_text, pixel_bounds, polygon_bounds, run_bounds, text_bounds
 
 
 @st.composite

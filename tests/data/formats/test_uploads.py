@@ -1,6 +1,6 @@
 import pytest
 
-from tlx.data.uploads import image_names
+from tlx.data.formats.uploads import image_names
 
 
 @pytest.mark.parametrize(

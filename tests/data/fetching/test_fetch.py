@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data import fetched
 from tlx.data.fetching import Limits, Network, fetch, hosts, links
 from tlx.data.fetching.naming import choose_stems, plain_stem
 from tlx.data.fetching.rules import RefusedError, checked, is_public
+from tlx.data.formats import fetched
 from tlx.data.readers.manifest import manifest
 from tlx.errors import DataError, TlxError
 from tlx.lock import only_process

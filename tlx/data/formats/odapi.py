@@ -11,7 +11,7 @@ import numpy as np
 
 from tlx.data.dataset import ANY_CLASS, Dataset, Example
 from tlx.data.files import spellings
-from tlx.data.tfexample import Values
+from tlx.data.formats.tfexample import Values
 
 IMAGE = "image/encoded"
 FORMAT = "image/format"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlx.data import tfrecords
-from tlx.data.tfexample import decode
-from tlx.data.tfrecords import scan, starts_well, write
+from tlx.data.formats import tfrecords
+from tlx.data.formats.tfexample import decode
+from tlx.data.formats.tfrecords import scan, starts_well, write
 
-DATA = Path(__file__).parents[2] / "../shared/data"
+DATA = Path(__file__).parents[3] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real datasets are not in {DATA}")
 
 
