@@ -9,12 +9,16 @@ import pytest
 from tlx import freeze
 from tlx.errors import TrainingError
 from tlx.fit import Fit, fit, seen_updates
+from tlx.lazy import tf
 from tlx.pipeline import order
 
 
 def metric(learner):
     """A number in 0..1 that depends on every bit of the present weights."""
     return float(sum(np.abs(v.numpy()).sum() for v in learner.variables)) % 1
+
+
+POLICY = freeze.last_layers(2)
 
 
 class Run:
@@ -56,9 +60,9 @@ def start(draw, assemble, tmp_path):
     """Return a function that puts a run together from nothing, as another process would."""
     dataset = draw(5)
 
-    def start(folder, settings, dropout=0.0, traced=False, **options):
+    def start(folder, settings, dropout=0.0, traced=False, policy=POLICY, **options):
         (tmp_path / folder).mkdir(exist_ok=True)
-        made = assemble(dataset, freeze.last_layers(2), settings, dropout=dropout, traced=traced)
+        made = assemble(dataset, policy, settings, dropout=dropout, traced=traced)
         return Run(made, settings, tmp_path / folder, **options)
 
     return start
@@ -105,19 +109,50 @@ def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
     run, seen = start("order", settings), []
     update, batches = run.made.learner.update, run.made.source.batches
 
-    def noted_update(arrays, rate, micro):
-        seen.append((len(arrays[0]), rate))
-        return update(arrays, rate, micro)
+    def noted_update(parts, rate):
+        parts = list(parts)
+        seen.append((sum(len(arrays[0]) for arrays in parts), rate))
+        return update(parts, rate)
 
-    def noted_batches(units, size):
+    def noted_batches(units, size, micro):
+        units = list(islice(units, 10))
         seen.append(units)
-        return batches(units, size)
+        return batches(units, size, micro)
 
     monkeypatch.setattr(run.made.learner, "update", noted_update)
     monkeypatch.setitem(vars(run.made.source), "batches", noted_batches)
     run()
     assert seen[0] == list(islice(order(5, 2, 3), 10))
     assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
+
+
+def test_what_does_not_fit_is_halved_and_the_update_begun_again(start, arrays, monkeypatch):
+    settings = Fit(batch_size=5, epochs=3, evaluations=1)
+    # Batch statistics would be a micro-batch's.
+    whole = start("whole", settings, policy=freeze.backbone())
+    whole()
+    run, asked = start("halved", settings, policy=freeze.backbone()), []
+    add = run.made.learner._add
+
+    def short_of_memory(part):
+        asked.append(len(part[0]))
+        if len(part[0]) > 2 and len(asked) > 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nmore")
+        add(part)
+
+    monkeypatch.setattr(run.made.learner, "_add", short_of_memory)
+    assert run().micro_batch == 2
+    assert asked == [5, 5, 3, 2, 2, 1, 2, 2, 1]
+    for a, b in zip(arrays(whole.made.learner.variables), arrays(run.made.learner.variables), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_one_example_that_does_not_fit_ends_the_run(start, monkeypatch):
+    run = start("full", Fit(batch_size=5, epochs=3, evaluations=1))
+    short = tf.errors.ResourceExhaustedError(None, None, "OOM here\nmore")
+    monkeypatch.setattr(run.made.learner, "_add", lambda _: (_ for _ in ()).throw(short))
+    with pytest.raises(TrainingError, match=r"run\.image_size.*\(OOM here\)"):
+        run()
 
 
 @pytest.mark.parametrize(("scores", "best"), [([0.1, 0.9, 0.3, 0.2], 2), ([None, None, 0.0, None], 3), ([0.5] * 4, 4)])

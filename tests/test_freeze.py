@@ -108,7 +108,7 @@ def test_frozen_weights_and_statistics_stay_bit_for_bit(draw, assemble, arrays):
     before = arrays(weights)
     batch = next(iter(made.source.batches([(i, 0) for i in range(4)], 4)))
     for _ in range(3):
-        made.learner.update(batch[1:], 1e-2, 4)
+        made.learner.update([batch[1:]], 1e-2)
     made.frozen.verify()
     frozen = {id(variable) for variable in made.frozen.frozen_variables}
     changed = {v.path for v, value in zip(weights, before, strict=True) if not np.array_equal(v.numpy(), value)}

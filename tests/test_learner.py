@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tlx import freeze
-from tlx.errors import TrainingError
 from tlx.fit import Fit
 from tlx.lazy import tf
 
@@ -27,25 +26,28 @@ def learning(draw, assemble):
 
 @pytest.fixture(scope="module")
 def whole(learning, arrays):
-    """The loss, the micro-batch and the weights after an update by all six examples at once."""
+    """The loss and the weights after an update by all six examples at once."""
     return updated(learning, arrays, 6)
+
+
+def parts(batch, micro):
+    return [[a[start : start + micro] for a in batch] for start in range(0, len(batch[0]), micro)]
 
 
 def updated(learning, arrays, micro):
     learner, batch = learning()
-    loss, fitted = learner.update(batch, 1e-3, micro)
-    return loss, fitted, arrays(learner.variables)
+    return learner.update(parts(batch, micro), 1e-3), arrays(learner.variables)
 
 
 def assert_same(one, other):
     assert one[0] == pytest.approx(other[0], rel=1e-5)
-    for a, b in zip(one[2], other[2], strict=True):
+    for a, b in zip(one[1], other[1], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_micro_batches_give_the_same_update(learning, arrays, whole):
     before = arrays(learning()[0].variables)
-    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, whole[2], strict=True))
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(before, whole[1], strict=True))
     # Four and two: the last one is short.
     assert_same(whole, updated(learning, arrays, 4))
 
@@ -64,21 +66,16 @@ def exhausted(learner, fits):
     return asked
 
 
-def test_what_does_not_fit_is_halved_and_the_update_is_the_same(learning, arrays, whole):
+def test_an_update_that_does_not_fit_changes_nothing(learning, arrays, whole):
     learner, batch = learning()
+    before = arrays(learner.variables)
     # The first micro-batch of four has been added up already when the next one fails.
-    asked = exhausted(learner, fits=1)
-    loss, micro = learner.update(batch, 1e-3, 4)
-    assert micro == 1
-    assert asked == [4, 2, 2, *[1] * 6]
-    assert_same(whole, (loss, micro, arrays(learner.variables)))
-
-
-def test_one_example_that_does_not_fit_ends_the_run(learning):
-    learner, batch = learning()
-    learner._add = lambda _: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, "OOM here\nmore"))
-    with pytest.raises(TrainingError, match=r"run\.image_size.*\(OOM here\)"):
-        learner.update(batch, 1e-3, 4)
+    exhausted(learner, fits=1)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        learner.update(parts(batch, 4), 1e-3)
+    for variable, value in zip(learner.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert_same(whole, (learner.update(parts(batch, 1), 1e-3), arrays(learner.variables)))
 
 
 def test_only_kernels_decay(learning, arrays):
@@ -96,7 +93,7 @@ def test_the_backbone_learns_at_its_own_rate(learning, arrays):
     learner, batch = learning(policy=freeze.last_layers(3), backbone_rate=0.1, weight_decay=0.0)
     head = {id(v) for v in learner.detector.top.trainable_variables}
     before = arrays(learner.variables)
-    learner.update(batch, 1e-2, 6)
+    learner.update([batch], 1e-2)
     # Adam's first step is as long as its rate wherever the gradient is not tiny.
     steps = {True: [], False: []}
     for variable, value in zip(learner.variables, before, strict=True):
@@ -113,7 +110,7 @@ def test_with_nothing_unfrozen_only_the_head_is_in_the_groups(learning):
 
 def test_gradients_are_clipped_by_their_global_norm(learning):
     learner, batch = learning(clip=1e-3)
-    learner.update(batch, 1e-3, 6)
+    learner.update([batch], 1e-3)
     # Adam's first moment after one step is a tenth of the clipped gradient.
     moments = [v.numpy() for o in learner.optimizers for v in o.variables if "momentum" in v.path]
     assert np.sqrt(sum((m**2).sum() for m in moments)) == pytest.approx(1e-4, rel=1e-3)
@@ -124,7 +121,7 @@ def test_a_batch_without_objects_is_learnt_from(learning, arrays):
     *features, boxes, labels, ignore = batch
     empty = [*features, tf.zeros_like(boxes), tf.fill(labels.shape, -2), tf.zeros_like(ignore)]
     before = arrays(learner.variables)
-    loss, _ = learner.update(empty, 1e-3, 6)
+    loss = learner.update([empty], 1e-3)
     assert 0 < loss < np.inf
     assert all(np.isfinite(v.numpy()).all() for v in learner.variables)
     assert any((v.numpy() != value).any() for v, value in zip(learner.variables, before, strict=True))
@@ -138,7 +135,7 @@ def fail_while_averaged(learner):
 def test_averages_follow_the_weights_and_stand_in_for_them(learning, arrays):
     learner, batch = learning(ema=0.75)
     start = arrays(learner.variables)
-    learner.update(batch, 1e-2, 6)
+    learner.update([batch], 1e-2)
     after = arrays(learner.variables)
     with learner.averaged():
         for variable, a, b in zip(learner.variables, start, after, strict=True):
@@ -154,7 +151,7 @@ def test_state_holds_all_that_training_changes(draw, assemble, arrays):
     everything = [*made.detector.model.variables, *(v for o in made.learner.optimizers for v in o.variables)]
     before = arrays(everything)
     batch = next(iter(made.source.batches(made.source.views.units, 6)))
-    made.learner.update(batch[1:], 1e-3, 6)
+    made.learner.update([batch[1:]], 1e-3)
     kept = {id(v) for v in made.learner.state}
     changed = [v for v, value in zip(everything, before, strict=True) if (v.numpy() != value).any()]
     assert any("seed" in v.path for v in changed)

@@ -1,6 +1,6 @@
 """The order of training, and what a batch holds."""
 
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from tlx.augment import Standard, View
 from tlx.data.dataset import ANY_CLASS, Dataset, Example
 from tlx.data.images import read_image
 from tlx.errors import DataError
-from tlx.pipeline import PADDING, Views, batches, order
+from tlx.pipeline import PADDING, Views, batches, chunks, order
 
 small = st.integers(1, 12)
 
@@ -38,25 +38,47 @@ def test_epochs_and_seeds_are_shuffled_differently():
     assert first != second
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_batches_keep_the_order_and_the_short_last_one(count):
-    units = [(i, v) for i in (5, 0, 3, 1, 4, 2, 6) for v in range(count)]
+@pytest.mark.parametrize("views", [1, 3])
+def test_batches_keep_the_order_and_the_short_last_one(views):
+    units = [(i, v) for i in (5, 0, 3, 1, 4, 2, 6) for v in range(views)]
 
     def load(index, view):
         return np.full((2, 3), index, np.float32), np.array(view, np.int32)
 
-    seen = [[np.array(a) for a in batch] for batch in batches(load, units, 4)]
+    seen = [[np.array(a) for a in batch] for batch in batches(load, chunks(units, 4, 4))]
     assert np.concatenate([batch[0] for batch in seen]).tolist() == [list(unit) for unit in units]
     assert [len(batch[0]) for batch in seen] == [4] * (len(units) // 4) + [len(units) % 4] * (len(units) % 4 > 0)
-    for numbers, features, views in seen:
+    for numbers, features, numbered in seen:
         assert features.shape == (len(numbers), 2, 3)
         assert (features == numbers[:, :1, None]).all()
-        assert (views == numbers[:, 1]).all()
+        assert (numbered == numbers[:, 1]).all()
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 15))
+def test_chunks_fill_batches_exactly(total, batch_size, micro):
+    units = [(i, 0) for i in range(total)]
+    made = list(chunks(units, batch_size, micro))
+    assert [unit for chunk in made for unit in chunk] == units
+    assert all(0 < len(chunk) <= micro for chunk in made)
+    ends = set(np.cumsum([len(chunk) for chunk in made]).tolist())
+    assert set(range(batch_size, total + 1, batch_size)) <= ends
+
+
+def test_nothing_is_loaded_far_ahead_of_what_is_asked_for():
+    loaded = []
+
+    def load(index, view):
+        loaded.append(index)
+        return (np.zeros(1),)
+
+    first = next(batches(load, ([(i, 0)] for i in count())))
+    assert first[0].tolist() == [[0, 0]]
+    assert len(loaded) < 10
 
 
 def test_batches_have_the_shapes_of_their_elements(draw):
     views = Views(draw(3), (64, 96))
-    shapes = [[tuple(part.shape) for part in batch] for batch in batches(views.element, views.units, 2)]
+    shapes = [[tuple(part.shape) for part in batch] for batch in batches(views.element, chunks(views.units, 2, 2))]
     one_picture = [(2,), (64, 96, 3), (1, 4), (1,), (1,)]
     assert shapes == [[(size, *shape) for shape in one_picture] for size in (2, 1)]
 
@@ -65,7 +87,7 @@ def test_what_loading_raises_comes_out_as_it_is(draw):
     views = Views(draw(3), (64, 96))
     views.dataset.examples[1].image.write_bytes(b"no picture any more")
     with pytest.raises(DataError, match=views.dataset.examples[1].image.name):
-        list(batches(views.element, views.units, 2))
+        list(batches(views.element, chunks(views.units, 2, 2)))
 
 
 def test_a_view_depends_on_seed_index_and_number_alone(draw):

@@ -19,7 +19,7 @@ augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
 freeze features memory checkpoint learner fit evaluate predict
 report
-run
+run probe work
 inference search
 commands cli __main__
 """

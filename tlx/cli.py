@@ -14,7 +14,9 @@ from tlx.commands.convert import convert_data
 from tlx.commands.fetch import fetch_images
 from tlx.commands.inspect import inspect_data
 from tlx.commands.listing import list_registered
+from tlx.commands.memory import memory
 from tlx.commands.shared import FLAGS
+from tlx.commands.study import study
 from tlx.errors import TlxError, suggest
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -22,10 +24,12 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "search": experiment.search,
     "evaluate": experiment.evaluate,
     "predict": experiment.predict,
+    "study": study,
+    "memory": memory,
     "check": experiment.check,
+    "inspect": inspect_data,
     "convert": convert_data,
     "fetch": fetch_images,
-    "inspect": inspect_data,
     "list": list_registered,
 }
 

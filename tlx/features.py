@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,9 @@ import numpy as np
 from tlx.data.images import file_hash
 from tlx.errors import ModelError, refuse_values
 from tlx.lazy import keras, tf
+from tlx.lock import locked
 from tlx.models.graph import Cut, steps
-from tlx.pipeline import Unit, Views, batches
+from tlx.pipeline import Unit, Views, batches, chunks
 from tlx.registry import rooms
 
 _BATCH = 16
@@ -65,32 +66,20 @@ class Source:
     cached: bool
     note: str
 
-    def batches(self, units: list[Unit], batch_size: int) -> Iterator[Any]:
-        """Yield batches of these units; see `tlx.pipeline.batches`."""
-        return batches(self.load, units, batch_size)
+    def batches(self, units: Iterable[Unit], batch_size: int, micro: int | None = None) -> Iterator[tuple]:
+        """Yield batches of these units, in parts of at most `micro`; see `tlx.pipeline.batches`."""
+        return batches(self.load, chunks(units, batch_size, micro or batch_size))
 
 
-def source(
-    views: Views, cut: Cut, settings: Features, report: Callable[[str, int, int], None] = lambda *_: None
-) -> Source:
-    """Return a source of the boundary's features for all views, computing and keeping them where that is allowed.
-
-    `report` is told ("caching features", done, total) as work goes on.
-    """
-
-    def encode(arrays: list[Any]) -> list[Any]:
-        return cut.start(tf.cast(arrays[0], tf.float32))
-
-    def uncached(note: str) -> Source:
-        return Source(views, views.element, encode, False, note)
-
+def why_not(views: Views, cut: Cut, settings: Features) -> str:
+    """Return why the boundary's features cannot be cached, or "" where they can."""
     if not settings.cache or views.count == 0:
-        return uncached("the cache is off")
+        return "the cache is off"
     if not steps(cut.prefix):
-        return uncached("every layer trains, so there is nothing to cache")
-    needed = len(views.units) * sum(np.dtype(settings.dtype).itemsize * int(np.prod(s)) for s in cut.shapes)
+        return "every layer trains, so there is nothing to cache"
+    needed = _bytes(views, cut, settings)
     if needed > settings.cap_gb * 1e9:
-        return uncached(
+        return (
             f"features after {cut.after} would take {needed / 1e9:.1f} GB, over features.cap_gb = {settings.cap_gb}:"
             " not cached; fewer features.views, a smaller run.image_size or float16 would make them fit"
         )
@@ -98,12 +87,39 @@ def source(
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        return uncached(
+        return (
             f"features after {cut.after} would take {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free in"
             f" {folder}: not cached; make room, or name another features.folder"
         )
+    return ""
+
+
+def encoder(cut: Cut, cached: bool) -> Callable[[list[Any]], list[Any]]:
+    """Return what turns a batch of cached features, or of pictures, into boundary tensors."""
+    return list if cached else lambda arrays: cut.start(tf.cast(arrays[0], tf.float32))
+
+
+def source(
+    views: Views,
+    cut: Cut,
+    settings: Features,
+    report: Callable[[str, int, int], None] = lambda *_: None,
+    batch: int = _BATCH,
+) -> Source:
+    """Return a source of the boundary's features for all views, computing and keeping them where that is allowed.
+
+    They are computed for `batch` pictures at once. `report` is told ("caching features", done, total) as
+    work goes on.
+    """
+    if refusal := why_not(views, cut, settings):
+        return Source(views, views.element, encoder(cut, False), False, refusal)
+    needed = _bytes(views, cut, settings)
     store = _store(
-        folder, _key(views, cut, settings), needed, settings, lambda to: _fill(to, views, cut, settings, report)
+        settings.folder.expanduser(),
+        _key(views, cut, settings),
+        needed,
+        settings,
+        lambda to: _fill(to, views, cut, settings, batch, report),
     )
     arrays = [np.load(store / f"{i}.npy", mmap_mode="r") for i in range(len(cut.shapes))]
 
@@ -111,10 +127,17 @@ def source(
         row = index * views.count + view
         return (*(np.asarray(a[row], np.float32) for a in arrays), *views.targets(index, view))
 
-    return Source(views, load, list, True, f"features after {cut.after} are cached: {needed / 1e6:.0f} MB")
+    note = f"features after {cut.after} are cached: {needed / 1e6:.0f} MB"
+    return Source(views, load, encoder(cut, True), True, note)
 
 
-def _fill(folder: Path, views: Views, cut: Cut, settings: Features, report: Callable[[str, int, int], None]) -> None:
+def _bytes(views: Views, cut: Cut, settings: Features) -> int:
+    return len(views.units) * sum(np.dtype(settings.dtype).itemsize * int(np.prod(s)) for s in cut.shapes)
+
+
+def _fill(
+    folder: Path, views: Views, cut: Cut, settings: Features, batch: int, report: Callable[[str, int, int], None]
+) -> None:
     units = views.units
     run = tf.function(lambda pictures: cut.start(tf.cast(pictures, tf.float32)))
     arrays = [
@@ -122,7 +145,7 @@ def _fill(folder: Path, views: Views, cut: Cut, settings: Features, report: Call
         for i, shape in enumerate(cut.shapes)
     ]
     done = 0
-    for _, pictures, *_ in batches(views.element, units, _BATCH):
+    for _, pictures, *_ in batches(views.element, chunks(units, batch, batch)):
         for array, features in zip(arrays, run(pictures), strict=True):
             array[done : done + len(pictures)] = features.numpy()
             if not np.isfinite(array[done : done + len(pictures)]).all():
@@ -168,7 +191,7 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
 def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[Path], None]) -> Path:
     """Return the folder of `key`, filled by one process alone, however many ask and whoever dies meanwhile."""
     folder = root / key
-    with _locked(root / f"{key}.lock"):
+    with locked(root / f"{key}.lock"):
         if not folder.exists():
             partial = root / f"{key}.partial"
             # Whoever left this behind is dead: it held the lock while writing.
@@ -182,14 +205,6 @@ def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[
     return folder
 
 
-@contextlib.contextmanager
-def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    # The kernel lets go of the lock when its holder dies, however it dies.
-    with path.open("w") as file:
-        fcntl.flock(file, how)
-        yield
-
-
 def _make_room(root: Path, budget: float) -> None:
     """Remove the least recently used features, but none being written, until the rest take at most `budget` bytes."""
     folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
@@ -197,5 +212,5 @@ def _make_room(root: Path, budget: float) -> None:
         budget -= sum(f.stat().st_size for f in folder.iterdir())
         if budget < 0 and folder not in _IN_USE:
             lock = root / f"{folder.stem}.lock"
-            with contextlib.suppress(BlockingIOError), _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with contextlib.suppress(BlockingIOError), locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(folder)

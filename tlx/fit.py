@@ -2,19 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from tlx import checkpoint
 from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
+from tlx.lazy import tf
 from tlx.learner import Learner
-from tlx.pipeline import order
+from tlx.pipeline import Unit, order
 from tlx.registry import rooms
 
 _LAST, _BEST = "checkpoint.npz", "best.npz"
@@ -25,11 +24,12 @@ _LAST, _BEST = "checkpoint.npz", "best.npz"
 class Fit:
     """How a detector is trained: AdamW, with a warm-up and then a cosine decay to zero.
 
-    `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees; if
-    they do not fit in memory together, they are taken in micro-batches (of `micro_batch` from the start, if
-    given) whose gradients are added up. `backbone_rate` is the learning rate of unfrozen backbone layers
-    relative to the head's. `warmup` is a share of all updates. `clip` bounds the gradients' global norm.
-    `ema` is the decay of a moving average of the weights, which is then what gets evaluated and kept.
+    `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees, at
+    most all that the epochs hold; if they do not fit in memory together, they are taken in micro-batches (of
+    `micro_batch` at most, if given) whose gradients are added up. `backbone_rate` is the learning rate of
+    unfrozen backbone layers relative to the head's. `warmup` is a share of all updates. `clip` bounds the
+    gradients' global norm. `ema` is the decay of a moving average of the weights, which is then what gets
+    evaluated and kept.
     `evaluations` is how often the validation split is looked at, evenly spread; the best look is kept.
     """
 
@@ -62,7 +62,11 @@ class Fit:
 
     def updates(self, pictures: int) -> int:
         """Return how many updates `epochs` passes over so many pictures are, at least one."""
-        return max(1, round(self.epochs * pictures / self.batch_size))
+        return max(1, round(self.epochs * pictures / self.batch(pictures)))
+
+    def batch(self, pictures: int) -> int:
+        """Return how many examples an update sees: a batch larger than all epochs together would only repeat them."""
+        return min(self.batch_size, max(1, round(self.epochs * pictures)))
 
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of update number `update`, counted from 0."""
@@ -106,32 +110,39 @@ def fit(
     seed: int,
     look: Callable[[], tuple[dict[str, Any], dict[str, float]]],
     folder: Path,
+    micro: int | None = None,
     on_update: Callable[[int, int, float], None] = lambda *_: None,
     on_look: Callable[[Look], None] = lambda _: None,
 ) -> History:
     """Train until the end, keep the weights of the best look in the learner, and return how it went.
 
     `look` evaluates the learner's present weights. `on_update` is told (update, updates, loss) and `on_look`
-    each look; either may raise to end the run. Checkpoints lie in `folder`; where one is there already the
-    run goes on from it, with the numbers that it would have had without the interruption.
+    each look; either may raise to end the run. `micro` is how many examples fit in memory at once, if that
+    is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in
+    `folder`; where one is there already the run goes on from it, with the numbers that it would have had
+    without the interruption.
 
     Raises:
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
     """
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
-    history = History(micro_batch=min(settings.micro_batch or settings.batch_size, settings.batch_size))
+    history = History()
     done = _resume(folder, learner, history)
+    size = settings.batch(pictures)
+    fitting = min(n for n in (size, settings.micro_batch, micro, history.micro_batch) if n)
+    feed = _Feed(train, settings, seed, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, speed = time.monotonic() - history.earlier_seconds, _Speed()
     losses: list[float] = []
-    for update, batch in zip(range(done, updates), _batches(train, settings, seed, done, updates), strict=False):
+    for update in range(done, updates):
         rate = settings.rate(update, updates)
-        loss, history.micro_batch = learner.update(batch[1:], rate, history.micro_batch)
+        loss = _update(learner, feed, update, rate)
+        history.micro_batch = feed.micro
         if not math.isfinite(loss):
-            raise _not_finite(train, batch[0].numpy(), update, loss)
+            raise _not_finite(feed, update, loss)
         losses.append(loss)
-        speed.count(settings.batch_size)
+        speed.count(size)
         on_update(update + 1, updates, loss)
         if update + 1 in looks:
             metrics, scalars = _looked(learner, look)
@@ -140,11 +151,12 @@ def fit(
             scalars |= {"train/loss": sum(losses) / len(losses), "learning_rate": rate}
             scalars["images_per_second"] = speed.images_per_second
             losses.clear()
-            number, epoch = looks.index(update + 1) + 1, (update + 1) * settings.batch_size / pictures
+            number, epoch = looks.index(update + 1) + 1, (update + 1) * size / pictures
             seen = Look(number, len(looks), update + 1, updates, epoch, metrics, scalars)
             _keep(learner, history, seen, folder, time.monotonic() - started)
             on_look(seen)
             speed.go_on()
+    feed.close()
     checkpoint.load(folder / _BEST, learner.model_state)
     history.seconds = time.monotonic() - started
     return history
@@ -200,11 +212,47 @@ def _resume(folder: Path, learner: Learner, history: History) -> int:
     return history.looks[-1].update
 
 
-def _batches(train: Source, settings: Fit, seed: int, done: int, updates: int) -> Iterator[Any]:
-    size, pictures = settings.batch_size, len(train.views.dataset)
-    views = train.views.count or max(1, math.ceil(settings.epochs))
-    units = list(islice(order(pictures, views, seed, done * size), (updates - done) * size))
-    return train.batches(units, size) if units else iter(())
+class _Feed:
+    """The examples of each update, in parts of at most `micro`, loaded ahead from wherever they are asked for."""
+
+    def __init__(self, train: Source, settings: Fit, seed: int, micro: int):
+        self.train, self.micro = train, micro
+        self.size = settings.batch(len(train.views.dataset))
+        self._settings, self._seed = settings, seed
+        self._parts: Any = (nothing for nothing in ())
+        self._next = -1
+
+    def units(self, update: int) -> Iterator[Unit]:
+        """Yield the units of an update and of all that follow it."""
+        views = self.train.views.count or max(1, math.ceil(self._settings.epochs))
+        return order(len(self.train.views.dataset), views, self._seed, update * self.size)
+
+    def of(self, update: int) -> Iterator[Sequence[Any]]:
+        """Yield the parts of one update."""
+        if update != self._next:
+            self.close()
+            self._parts = self.train.batches(self.units(update), self.size, self.micro)
+        self._next = -1
+        for _ in range(math.ceil(self.size / self.micro)):
+            yield next(self._parts)[1:]
+        self._next = update + 1
+
+    def close(self) -> None:
+        """Stop loading ahead."""
+        self._parts.close()
+
+
+def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
+    while True:
+        try:
+            return learner.update(feed.of(update), rate)
+        except tf.errors.ResourceExhaustedError as error:
+            if feed.micro == 1:
+                raise TrainingError(
+                    "one example alone does not fit in memory; try a smaller run.image_size, fewer unfrozen"
+                    f" layers or a smaller backbone ({error.message.splitlines()[0]})"
+                ) from None
+            feed.micro = (feed.micro + 1) // 2
 
 
 def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:
@@ -216,9 +264,11 @@ def _score(look: Look) -> float:
     return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0
 
 
-def _not_finite(train: Source, units: np.ndarray, update: int, loss: float) -> TrainingError:
-    names = sorted({train.views.dataset.examples[i].image.name for i, _ in units.tolist()})
+def _not_finite(feed: _Feed, update: int, loss: float) -> TrainingError:
+    examples = feed.train.views.dataset.examples
+    names = sorted({examples[i].image.name for i, _ in islice(feed.units(update), feed.size)})
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return TrainingError(
-        f"the loss or its gradient became {loss} at update {update + 1}, on these pictures: {', '.join(names)};"
+        f"the loss or its gradient became {loss} at update {update + 1}, on these pictures: {shown};"
         " try a smaller fit.learning_rate, and look at these pictures' labels"
     )

@@ -1,10 +1,9 @@
-"""The part of a detector that trains, and one update of it, whatever fits in memory at once."""
+"""The part of a detector that trains, and one update of it by a batch in parts that fit in memory."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tlx.errors import TrainingError
 from tlx.features import Source
 from tlx.lazy import keras, tf
 from tlx.models.detector import Detector
@@ -57,32 +56,21 @@ class Learner:
         outputs = self.detector.top(self.cut.finish(features, training), training=training)
         return self.detector.head.losses(outputs, targets, self.detector.grid)
 
-    def update(self, arrays: Sequence[Any], rate: float, micro: int) -> tuple[float, int]:
-        """Do one update and return its loss, NaN where a gradient is not finite, and the micro-batch that fitted.
-
-        Where a micro-batch does not fit in memory it is halved and the update is begun again.
+    def update(self, parts: Iterable[Sequence[Any]], rate: float) -> float:
+        """Do one update by a batch that comes in parts, and return its loss, NaN where a gradient is not finite.
 
         Raises:
-          TrainingError: not even one example fits.
+          tf.errors.ResourceExhaustedError: a part does not fit in memory; nothing has been changed.
         """
-        size = len(arrays[0])
-        while True:
-            try:
-                for start in range(0, size, micro):
-                    # A slice would copy.
-                    self._add([a[start : start + micro] for a in arrays] if micro < size else list(arrays))
-                break
-            except tf.errors.ResourceExhaustedError as error:
-                if micro == 1:
-                    raise TrainingError(
-                        "one example alone does not fit in memory; try a smaller run.image_size, fewer unfrozen"
-                        f" layers or a smaller backbone ({error.message.splitlines()[0]})"
-                    ) from None
-                micro = (micro + 1) // 2
-                self._clear()
+        try:
+            for arrays in parts:
+                self._add(list(arrays))
+        except tf.errors.ResourceExhaustedError:
+            self._clear()
+            raise
         for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
             optimizer.learning_rate.assign(rate * factor)
-        return float(self._apply()), micro
+        return float(self._apply())
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

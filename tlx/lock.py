@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""One process at a time, in a run folder or over a file."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlx.errors import TlxError
+
+
+@contextlib.contextmanager
+def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock file; the kernel lets go of it when its holder dies, however it dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, how)
+        yield
 
 
 @contextlib.contextmanager

@@ -1,31 +1,143 @@
-"""How much memory this process takes."""
+"""How much memory a process takes, and how much it may take."""
 
 import contextlib
+import ctypes
 import resource
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+from tlx.errors import refuse_values
+from tlx.registry import rooms
+
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# What is left to everything else on the machine: a share of what is available now.
+_SPARE = 0.1
+_UNLIMITED = 1 << 60
+
+
+@rooms.register("memory")
+@dataclass(frozen=True)
+class Memory:
+    """How much memory a run may take, and how that is seen to.
+
+    `budget_gb` is the most that the process which trains may hold; None means nine tenths of what the
+    machine, or the control group, has free. `margin` is by how much more than a predicted peak must fit.
+    `probe` has a few real steps measured before the first run of its kind; without it, a run learns what
+    fits by dying of what does not.
+    """
+
+    budget_gb: float | None = None
+    margin: float = 1.2
+    probe: bool = True
+
+    def __post_init__(self):
+        sound = {"budget_gb": self.budget_gb is None or self.budget_gb > 0, "margin": self.margin >= 1}
+        refuse_values("memory", self, sound)
+
+    def limit(self) -> "Limit":
+        """Return the budget, or where there is none, what this machine has free."""
+        if self.budget_gb is not None:
+            return Limit(int(self.budget_gb * 1e9), f"memory.budget_gb = {self.budget_gb}")
+        return min(_limits(), key=lambda limit: limit.bytes)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most bytes that a process may hold, and who says so."""
+
+    bytes: int
+    why: str
+
+
+def _limits() -> Iterator[Limit]:
+    free = _fields(_PROC / "meminfo").get("MemAvailable")
+    yield Limit(int(free * (1 - _SPARE)) if free else _UNLIMITED, "nine tenths of the machine's free memory")
+    for path in _control_groups():
+        limit, used = (_number(path / name) for name in (_V2 if (path / _V2[0]).exists() else _V1))
+        if limit is not None and limit < _UNLIMITED:
+            yield Limit(int((limit - (used or 0)) * (1 - _SPARE)), f"nine tenths of what {path} allows")
+
+
+_V2, _V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def _control_groups() -> Iterator[Path]:
+    """Yield this process's control groups that may limit memory, the innermost first."""
+    file = _PROC / "self/cgroup"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = _CGROUPS / controllers
+            here = root / path.lstrip("/")
+            yield from (group for group in (here, *here.parents) if group.is_relative_to(root) and group.exists())
+
+
+def _number(file: Path) -> int | None:
+    text = file.read_text().strip() if file.exists() else ""
+    return int(text) if text.isdigit() else None
+
+
+def kills_by_system() -> int:
+    """Return how many processes of this control group the system has killed so far for want of memory."""
+    files = [group / name for group in _control_groups() for name in ("memory.events", "memory.oom_control")]
+    words = next((file.read_text().split() for file in files if file.exists()), [])
+    return next((int(n) for word, n in pairwise(words) if word == "oom_kill"), 0)
+
+
+def available() -> int | None:
+    """Return how many bytes the machine can still give without swapping, or None where it does not say."""
+    return _fields(_PROC / "meminfo").get("MemAvailable")
+
+
+def held(process: int) -> tuple[int, int]:
+    """Return the bytes that a process holds for itself alone, and its address space; zeros once it is gone.
+
+    Pages of files, such as those of the feature cache, do not count: the system takes them back when it needs them.
+    """
+    try:
+        space, resident, of_files = map(int, (_PROC / str(process) / "statm").read_text().split()[:3])
+    except (OSError, ValueError):
+        return 0, 0
+    return (resident - of_files) * resource.getpagesize(), space * resource.getpagesize()
+
+
+def give_back() -> None:
+    """Give free memory back to the system, where the C library can; it keeps much of it for later."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def reset_peak() -> None:
     """Start counting the peak anew, where the system can; elsewhere the peak is that of the whole process."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        (_PROC / "self/clear_refs").write_text("5")
 
 
 def peak() -> int:
     """Return the most resident memory, in bytes, that this process held since `reset_peak`."""
     # macOS counts bytes where Linux counts KiB.
     of_system = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return _status("VmHWM") or of_system
+    return _own("VmHWM") or of_system
+
+
+def own_peak() -> int:
+    """Return `peak` without the pages of files, which are taken to have been those of now."""
+    return peak() - (_own("RssFile") or 0)
 
 
 def current() -> int:
     """Return the resident memory, in bytes, that this process holds now; its peak where the system cannot tell."""
-    return _status("VmRSS") or peak()
+    return _own("VmRSS") or peak()
 
 
-def _status(field: str) -> int | None:
-    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), None)
+def _own(field: str) -> int | None:
+    return _fields(_PROC / "self/status").get(field)
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """Return the fields of a file of /proc that are in kB, in bytes."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}

@@ -1,22 +1,24 @@
 """A dataset becomes batches: views of pictures, in an order that depends on nothing but the seed."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from tlx.augment import Augmentation, View, letterbox, look, move
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import open_image
-from tlx.errors import TlxError
 from tlx.lazy import tf
 
 PADDING = -2
 # Less of an object than this in view is neither an object nor background.
 _MIN_VISIBLE = 0.3
+# So many batches wait, loaded, for the one that is worked on.
+AHEAD = 2
 
 Unit = tuple[int, int]
 
@@ -83,37 +85,37 @@ def order(pictures: int, views: int, seed: int, start: int = 0) -> Iterator[Unit
         epoch += 1
 
 
-def batches(load: Callable[[int, int], tuple], units: list[Unit], batch_size: int) -> Iterator[tuple]:
-    """Yield what `load` gives for `units` in batches, in order, loaded ahead in parallel.
+def chunks(units: Iterable[Unit], batch_size: int, micro: int) -> Iterator[list[Unit]]:
+    """Yield lists of at most `micro` units which, one after another, fill batches of `batch_size` exactly."""
+    batch: list[Unit] = []
+    for unit in units:
+        batch.append(unit)
+        if len(batch) == batch_size:
+            yield from (batch[i : i + micro] for i in range(0, batch_size, micro))
+            batch = []
+    yield from (batch[i : i + micro] for i in range(0, len(batch), micro))
 
-    Each batch is (units int32 [b, 2], then one tensor for each array that `load` returns). A last short
-    batch is kept. What `load` raises comes out as it is.
+
+def batches(load: Callable[[int, int], tuple], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:
+    """Yield what `load` gives for each list of units, in order, loaded ahead in parallel.
+
+    Each batch is (units int32 [b, 2], then one tensor for each array that `load` returns). What `load`
+    raises comes out as it is.
     """
-    sample = load(*units[0])
-    raised: list[TlxError] = []
 
-    def run(unit: np.ndarray) -> tuple:
+    def gathered(units: list[Unit], loaded: list[Future]) -> tuple:
+        columns = zip(*(one.result() for one in loaded), strict=True)
+        return (np.array(units, np.int32), *(tf.convert_to_tensor(np.stack(column)) for column in columns))
+
+    # The threads that load gather too; what a batch waits for was handed in before it, so none can wait for ever.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead: deque[Future] = deque()
         try:
-            return load(int(unit[0]), int(unit[1]))
-        except TlxError as error:
-            # TensorFlow would turn it into an error of its own.
-            raised.append(error)
-            raise
-
-    def read(unit: Any) -> Any:
-        arrays = tf.numpy_function(run, [unit], [array.dtype for array in sample])
-        for array, like in zip(arrays, sample, strict=True):
-            array.set_shape(like.shape)
-        return (unit, *arrays)
-
-    rows = tf.data.Dataset.from_tensor_slices(np.array(units, np.int32))
-    options = tf.data.Options()
-    # Its tuner sleeps for up to 1.3 s at a time, and the end of every pass over the data would wait for that.
-    options.autotune.enabled = False
-    loaded = rows.map(read, os.cpu_count(), deterministic=True).batch(batch_size).prefetch(2)
-    try:
-        yield from loaded.with_options(options)
-    except tf.errors.OpError:
-        if raised:
-            raise raised[0] from None
-        raise
+            for units in wanted:
+                ahead.append(pool.submit(gathered, units, [pool.submit(load, *unit) for unit in units]))
+                if len(ahead) > AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

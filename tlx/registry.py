@@ -24,6 +24,7 @@ _BUILTIN = (
     "tlx.models.heads",
     "tlx.freeze",
     "tlx.features",
+    "tlx.memory",
     "tlx.fit",
     "tlx.evaluate",
     "tlx.run",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import checkpoint, freeze, memory
+from tlx import checkpoint, freeze
+from tlx import memory as usage
 from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
@@ -19,7 +20,7 @@ from tlx.errors import DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
 from tlx.fit import Fit, History, Look, fit, seen_updates
-from tlx.freeze import Freeze
+from tlx.freeze import Freeze, Frozen
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.backbone import Backbone
@@ -27,7 +28,7 @@ from tlx.models.detector import Detector, build
 from tlx.models.graph import Cut, cut, weight_layers
 from tlx.models.head import Head
 from tlx.pipeline import Views
-from tlx.predict import Predictor, predict
+from tlx.predict import BATCH, Predictor, predict
 from tlx.registry import rooms
 from tlx.report.runlog import Listener, RunLog, keep_pictures
 
@@ -52,6 +53,7 @@ class Run:
     features: Features
     augment: Augmentation = Standard()
     evaluator: Coco = Coco()
+    memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
     judge: Literal["test", "validation"] = "test"
     seed: int = 0
@@ -77,10 +79,11 @@ class Run:
         return "validation", self.data.validation
 
 
-def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, Any]:
+def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | None = None) -> dict[str, Any]:
     """Do the experiment, write everything about it to `folder`, and return what its `result.json` holds.
 
-    `config` is the text of the gin file that repeats it.
+    `config` is the text of the gin file that repeats it. `micro` is how many examples fit in memory at once,
+    if that is known.
 
     Raises:
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
@@ -89,21 +92,20 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
     run = replace(run, data=replace(run.data, findings=(*run.data.findings, *examine(run.data, run.size))))
     refuse_errors(run.data)
     describe(run.data, folder, config)
-    memory.reset_peak()
+    usage.reset_peak()
     keras.utils.set_random_seed(run.seed)
     with RunLog(folder, listener, seen_updates(folder) + 1) as log:
         for line in _warnings(run.data):
             log.say(line)
-        detector = build(run.backbone, run.head, run.data.train.classes, run.size)
+        detector, frozen = assemble(run)
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
-        frozen = freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
         log.say(frozen.summary())
         log.note(frozen.table())
         log.board.text("freeze", frozen.table())
         log.board.text("config", f"```\n{config}\n```")
         parts = cut(detector.network, detector.blocks)
-        history, predictor = _fit(run, detector, parts, log)
+        history, predictor = _fit(run, detector, parts, log, micro)
     frozen.verify()
     save_weights(detector, folder)
     split, dataset = run.judged
@@ -113,6 +115,12 @@ def train(run: Run, folder: Path, config: str, listener: Listener) -> dict[str, 
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
+
+
+def assemble(run: Run) -> tuple[Detector, Frozen]:
+    """Return the detector that is to be trained, with its freeze policy applied."""
+    detector = build(run.backbone, run.head, run.data.train.classes, run.size)
+    return detector, freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
 
 
 def save_weights(detector: Detector, folder: Path) -> None:
@@ -191,12 +199,13 @@ def describe(data: Splits, folder: Path, config: str) -> None:
     checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
 
 
-def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> tuple[History, Predictor]:
+def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog, micro: int | None) -> tuple[History, Predictor]:
+    at_once = min(BATCH, micro or BATCH)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
-    train_source = source(views, parts, run.features, log.listener.progress)
+    train_source = source(views, parts, run.features, log.listener.progress, at_once)
     log.say(train_source.note)
-    validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress)
-    predictor = Predictor(detector, parts, validation)
+    validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress, at_once)
+    predictor = Predictor(detector, parts, validation, at_once)
     latest: list[Detections] = []
 
     def look() -> tuple[dict[str, Any], dict[str, float]]:
@@ -210,7 +219,7 @@ def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog) -> tuple[History
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")
 
     learner = Learner(detector, parts, train_source, run.fit)
-    history = fit(learner, train_source, run.fit, run.seed, look, log.folder, on_update, on_look)
+    history = fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look)
     return history, predictor
 
 
@@ -221,5 +230,5 @@ def _account(history: History) -> dict[str, Any]:
         "updates": history.best.updates,
         "micro_batch": history.micro_batch,
         "images_per_second": history.images_per_second,
-        "peak_memory_bytes": memory.peak(),
+        "peak_memory_bytes": usage.peak(),
     }

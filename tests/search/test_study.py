@@ -18,6 +18,8 @@ from tlx import config
 from tlx.errors import TlxError, TrainingError
 from tlx.lock import only_process
 from tlx.search import study
+from tlx.work import attempts
+from tlx.work.hand import Hand, Outcome
 
 EXPERIMENT = """\
 DATA = '{folder}/scenes'
@@ -47,7 +49,8 @@ search.space = {{
 
 
 @pytest.fixture
-def gin(tmp_path):
+def gin(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     file = tmp_path / "tiny.gin"
     file.write_text(EXPERIMENT.format(folder=tmp_path))
     return file
@@ -139,16 +142,18 @@ def scripted(monkeypatch, *answers):
     script = iter(answers)
     asked = []
 
-    def do(self, task, bindings, folder, hear):
+    def do(self, task, bindings, hear, folder=None, **_):
+        if task == "probe":
+            return Outcome("done", {"fixed": 0.0, "each": 0.0})
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("data.json", "environment.json"):
             (folder / name).write_text("{}")
         asked.append((task, bindings, folder))
         if task == "judge":
-            return "done", {"split": "test", "metrics": metrics}
-        return next(script, ("done", {"metrics": metrics}))
+            return Outcome("done", {"split": "test", "metrics": metrics})
+        return Outcome(*next(script, ("done", {"metrics": metrics})))
 
-    monkeypatch.setattr(study._Worker, "do", do)
+    monkeypatch.setattr(Hand, "do", do)
     return asked
 
 
@@ -161,7 +166,7 @@ def test_bindings_that_cannot_be_trained_with_are_one_finished_trial(gin, tmp_pa
 
 
 def test_a_trial_that_crashes_twice_is_given_up(gin, tmp_path, monkeypatch):
-    asked = scripted(monkeypatch, *[("crashed", "Traceback\nValueError: no")] * 2)
+    asked = scripted(monkeypatch, *[("crash", "Traceback\nValueError: no")] * 2)
     result = run(gin, tmp_path / "run", Watcher())
     assert [row["state"] for row in result["trials"]] == ["fail", "fail", "complete", "complete", "complete"]
     assert asked[0] == asked[1]
@@ -169,7 +174,7 @@ def test_a_trial_that_crashes_twice_is_given_up(gin, tmp_path, monkeypatch):
 
 
 def test_a_search_in_which_everything_crashes_ends(gin, tmp_path, monkeypatch):
-    scripted(monkeypatch, *[("crashed", "ValueError: no")] * 100)
+    scripted(monkeypatch, *[("crash", "ValueError: no")] * 100)
     with pytest.raises(TrainingError, match="ValueError: no"):
         run(gin, tmp_path / "run", Watcher())
 

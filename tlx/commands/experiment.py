@@ -27,13 +27,13 @@ def train(arguments: list[str]) -> None:
     Prints the metrics of the test split (validation, where there is no test split). The run folder then
     holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
     """
-    experiment = _experiment(arguments)
+    experiment = load(arguments)
     folder = _run_dir(experiment, search=False)
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
-    from tlx.run import train as train_run  # noqa: PLC0415
+    from tlx.work.attempts import train as train_run  # noqa: PLC0415
 
     with only_process(folder), Terminal(CONSOLE) as terminal:
-        result = train_run(config.build(experiment.trees["run"]), folder, experiment.text(), terminal)
+        result = train_run(experiment, folder, terminal)
     _print_result(result, folder)
 
 
@@ -43,7 +43,7 @@ def search(arguments: list[str]) -> None:
     Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
     no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search.
     """
-    experiment = _experiment(arguments)
+    experiment = load(arguments)
     settings = config.build(experiment.trees["search"])
     from tlx.report.terminal import Terminal  # noqa: PLC0415
     from tlx.search import space, study  # noqa: PLC0415
@@ -98,7 +98,7 @@ def check(arguments: list[str]) -> None:
 
     Nothing is trained and no data is opened.
     """
-    experiment = _experiment(arguments)
+    experiment = load(arguments)
     if any(statement.target.startswith("search.") for statement in experiment.statements):
         from tlx.search import space  # noqa: PLC0415
 
@@ -106,7 +106,7 @@ def check(arguments: list[str]) -> None:
     print(experiment.text(), end="")
 
 
-def _experiment(arguments: list[str]) -> config.Experiment:
+def load(arguments: list[str]) -> config.Experiment:
     files = [*arguments, *FLAGS.gin_file]
     if not files:
         raise TlxError("name an experiment: a gin file, such as experiments/quickstart.gin")

@@ -1,11 +1,14 @@
 """What a search varies, and within which bounds: gin bindings, and nothing about models."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from tlx.config import Experiment
-from tlx.errors import ConfigError, suggest
+from tlx.errors import ConfigError, refuse_values, suggest
 from tlx.ginfile import show
 from tlx.registry import rooms
 
@@ -15,19 +18,36 @@ KINDS = ("float", "log", "int", "power_of_two", "choice")
 @rooms.register("search")
 @dataclass(frozen=True)
 class Search:
-    """How the best configuration is searched for: by Optuna's TPE, for the highest validation AP.
+    """How the best configuration is searched for: with Optuna, for the highest validation AP.
 
     `space` names bindings and their ranges: `('float', low, high)`, `('log', low, high)` for a float drawn
     log-uniformly, `('int', low, high)`, `('power_of_two', low, high)` and `('choice', a, b, ...)`; bounds
-    are inclusive. `trials` is how many are to be finished, the experiment as written being the first.
-    `pruner` ends trials that do worse than the median of the others at the same look; `seed` is the
-    sampler's.
+    are inclusive. `trials` is how many are to be finished, the experiment as written being the first, and
+    `minutes` after how long no more are begun; what is running then is finished. `workers` is how many run
+    at once. `sampler` proposes: `tpe` learns from earlier trials, `grid` takes five values of each range,
+    and `cmaes` needs the extra of that name. `pruner` ends trials that do worse than others at the same
+    look. `warm_start` is the folder of an earlier study over the same names, which the sampler learns from.
+    With `repeat` above 1 the best configurations and the experiment as written are trained so many times,
+    each with another seed, and the best mean wins. `seed` is the sampler's.
     """
 
     trials: int = 20
     space: dict[str, tuple] = field(default_factory=dict)
-    pruner: Literal["median", "none"] = "median"
+    minutes: float | None = None
+    workers: int = 1
+    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    warm_start: Path | None = None
+    repeat: int = 1
     seed: int = 0
+
+    def __post_init__(self):
+        sound = {
+            "minutes": self.minutes is None or self.minutes > 0,
+            "workers": self.workers >= 1,
+            "repeat": self.repeat >= 1,
+        }
+        refuse_values("search", self, sound)
 
 
 def check(experiment: Experiment, search: Search) -> None:
@@ -115,6 +135,31 @@ def as_asked(value: Any, bounds: tuple) -> Any:
     if kind == "choice":
         return values.index(value)
     return value.bit_length() - 1 if kind == "power_of_two" else value
+
+
+# So many values of a continuous or a long range make up a grid.
+_POINTS = 5
+
+
+def grid(search: Search) -> list[dict[str, Any]]:
+    """Return every point of the grid over the space, in an order decided by the seed, as Optuna is asked for them."""
+    points = [dict(zip(search.space, values, strict=True)) for values in product(*map(_points, search.space.values()))]
+    random.Random(search.seed).shuffle(points)
+    return points
+
+
+def _points(bounds: tuple) -> list[Any]:
+    kind, *values = bounds
+    if kind == "choice":
+        return list(range(len(values)))
+    low, high = values
+    if kind == "power_of_two":
+        return list(range(low.bit_length() - 1, high.bit_length()))
+    shares = [i / (_POINTS - 1) for i in range(_POINTS)]
+    if kind == "int":
+        return sorted({round(low + (high - low) * share) for share in shares})
+    inner = [low * (high / low) ** share if kind == "log" else low + (high - low) * share for share in shares[1:-1]]
+    return [low, *inner, high] if low < high else [low]
 
 
 def binding(name: str, value: Any) -> str:

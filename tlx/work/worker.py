@@ -1,26 +1,29 @@
-"""A worker process: it runs one trial after another for the driver of a search, and dies with it."""
+"""A worker process: it does one task after another for its parent, and dies with it."""
 
 import gc
 import os
 import signal
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from tlx import config, run
+from tlx import config, memory, probe, run
+from tlx.data.survey import watched_by
 from tlx.errors import TlxError, TrainingError
 from tlx.lazy import keras
 
 
 class _PrunedError(Exception):
-    """The driver has seen enough of this trial."""
+    """The parent has seen enough of this trial."""
 
 
 class _Reporter:
-    """A run's listener that passes everything on to the driver."""
+    """A run's listener that passes everything on to the parent."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -38,7 +41,7 @@ class _Reporter:
 
 
 def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> None:
-    """Take ("train", bindings, folder) and ("judge", bindings, folder) from the driver until it hangs up.
+    """Take (task, bindings, arguments) from the parent until it hangs up; `_TASKS` are the tasks.
 
     The bindings are added to those of the gin file `file`. What this process prints goes to `log`.
 
@@ -46,7 +49,7 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
     message) where these bindings cannot be trained with, ("refused", message) for what only the user can mend, or
     ("crashed", traceback).
     """
-    # Ctrl-C goes to every process of the terminal; the driver alone decides what it means.
+    # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -55,32 +58,48 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
     kept: dict[str, Any] = {}
     while True:
         try:
-            task, bindings, folder = connection.recv()
+            task, bindings, arguments = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(task, (file, bindings, allow_imports), folder, _Reporter(connection), kept))
+        do = _TASKS[task]
+        connection.send(_answer(do, (file, bindings, allow_imports), arguments, _Reporter(connection), kept))
         keras.backend.clear_session()
         gc.collect()
+        memory.give_back()
 
 
 def _answer(
-    task: str, source: tuple[Path, list[str], bool], folder: Path, reporter: _Reporter, kept: dict
+    do: Callable, source: tuple[Path, list[str], bool], arguments: dict[str, Any], reporter: _Reporter, kept: dict
 ) -> tuple[str, Any]:
     file, bindings, allow_imports = source
     try:
         experiment = config.load([file], bindings, allow_imports)
-        settings = config.build(experiment.trees["run"], kept)
-        if task == "train":
-            return "done", run.train(settings, folder, experiment.text(), reporter)
-        return "done", run.evaluate(settings, folder)
+        with watched_by(partial(reporter.progress, "looking at pictures")):
+            settings = config.build(experiment.trees["run"], kept)
+        return "done", do(settings, experiment.text(), reporter, **arguments)
     except _PrunedError:
         return "pruned", None
     except TrainingError as error:
         return "infeasible", str(error)
     except TlxError as error:
         return "refused", str(error)
-    except Exception:  # Whatever it was, the driver must hear of it, and the search goes on.
+    except Exception:  # Whatever it was, the parent must hear of it, and the search goes on.
         return "crashed", traceback.format_exc()
+
+
+def _train(settings: run.Run, text: str, reporter: _Reporter, folder: Path, micro: int) -> dict[str, Any]:
+    return run.train(settings, folder, text, reporter, micro)
+
+
+def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path) -> dict[str, Any]:
+    return run.evaluate(settings, folder)
+
+
+def _probe(settings: run.Run, _text: str, reporter: _Reporter, micros: tuple[int, ...]) -> dict[str, Any]:
+    return probe.measure(settings, micros, reporter)
+
+
+_TASKS: dict[str, Callable] = {"train": _train, "judge": _judge, "probe": _probe}
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,166 @@
+"""A worker process that dies is told from its death, whatever it died of, and replaced."""
+
+import importlib
+import os
+import signal
+import sys
+
+import pytest
+
+from tlx.memory import Limit
+from tlx.work.hand import Hand
+
+MEGABYTE = 1_000_000
+WORK = """
+import mmap, os, resource, signal, sys, time
+
+def main(connection, file, allow_imports, log):
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 2)
+    kept = []
+    while True:
+        task, bindings, arguments = connection.recv()
+        connection.send(("say", task))
+        connection.send(globals()[task](kept, **arguments))
+
+def hold(kept, megabytes):
+    kept.append(bytearray(megabytes * 1_000_000))
+    return "done", os.getpid()
+
+def grow(kept):
+    while True:
+        kept.append(bytearray(1_000_000))
+
+def grow_within(kept, megabytes):
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(megabytes * 1_000_000), hard))
+    try:
+        grow(kept)
+    except MemoryError:
+        kept.clear()
+        raise
+
+def end(kept, by, words=""):
+    print(words, file=sys.stderr, flush=True)
+    if by != signal.SIGKILL:
+        signal.signal(by, signal.SIG_DFL)
+    os.kill(os.getpid(), by)
+    signal.pause()
+
+def hold_and_end(kept, megabytes, by):
+    hold(kept, megabytes)
+    time.sleep(0.3)
+    end(kept, by)
+
+def map_file(kept, path):
+    with open(path, 'rb') as file:
+        kept.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    sum(kept[-1][::4096])
+    time.sleep(0.2)
+    return "done", None
+
+def leave(kept, code):
+    os._exit(code)
+
+def crash(kept, words):
+    return "crashed", words
+"""
+
+
+@pytest.fixture
+def hand(tmp_path, monkeypatch):
+    """Return a function that gives a worker a limit in megabytes; it runs the tasks above."""
+    (tmp_path / "deadly_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "deadly_work", raising=False)
+    made = []
+
+    def hand(megabytes=10_000):
+        limit = Limit(megabytes * MEGABYTE, "the test")
+        work = importlib.import_module("deadly_work").main
+        made.append(Hand(tmp_path / "none.gin", False, tmp_path / "worker.log", limit, work))
+        return made[-1]
+
+    yield hand
+    for one in made:
+        one.stop()
+
+
+def test_a_worker_that_holds_more_than_it_may_is_ended_and_replaced(hand):
+    worker = hand(200)
+    first = worker.do("hold", [], megabytes=10)
+    outcome = worker.do("grow", [])
+    assert (first.kind, outcome.kind) == ("done", "memory")
+    assert "signal 9" in outcome.content
+    assert worker.do("hold", [], megabytes=10).content != first.content
+
+
+def test_pages_of_files_do_not_count(hand, tmp_path):
+    (tmp_path / "features").write_bytes(bytes(200 * MEGABYTE))
+    assert hand(100).do("map_file", [], path=tmp_path / "features").kind == "done"
+
+
+@pytest.mark.parametrize(
+    ("by", "words", "kind"),
+    [
+        (signal.SIGSEGV, "", "crash"),
+        (signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'", "memory"),
+        (signal.SIGSEGV, "OOM when allocating tensor with shape[64,160,160,96]", "memory"),
+        (signal.SIGABRT, "Check failed: rank == 4", "crash"),
+        (signal.SIGKILL, "", "lost"),
+        (signal.SIGTERM, "", "lost"),
+    ],
+)
+def test_a_death_is_judged_by_signal_and_words(hand, by, words, kind):
+    worker = hand()
+    outcome = worker.do("end", [], by=by, words=words)
+    assert outcome.kind == kind
+    assert f"signal {int(by)}" in outcome.content
+    assert str(worker.log) in outcome.content
+
+
+def test_what_an_earlier_worker_said_does_not_count(hand):
+    worker = hand()
+    assert worker.do("end", [], by=signal.SIGABRT, words="out of memory").kind == "memory"
+    assert worker.do("end", [], by=signal.SIGABRT, words="assertion failed").kind == "crash"
+
+
+@pytest.mark.parametrize("by", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_death_close_to_the_limit_is_one_for_want_of_memory(hand, by):
+    assert hand(200).do("hold_and_end", [], megabytes=170, by=by).kind == "memory"
+    assert hand(800).do("hold_and_end", [], megabytes=170, by=by).kind != "memory"
+
+
+def test_an_exit_is_a_crash_and_its_code_is_told(hand):
+    outcome = hand().do("leave", [], code=3)
+    assert (outcome.kind, "exit code 3" in outcome.content) == ("crash", True)
+
+
+def test_an_error_of_memory_is_told_from_others_and_its_process_not_used_again(hand):
+    worker = hand()
+    before = worker.do("hold", [], megabytes=1).content
+    assert worker.do("crash", [], words="ResourceExhaustedError: OOM when allocating").kind == "memory"
+    assert worker.do("hold", [], megabytes=1).content != before
+    assert worker.do("crash", [], words="ValueError: no").kind == "crash"
+
+
+def test_a_worker_that_has_grown_is_replaced_before_its_next_task(hand):
+    worker = hand(200)
+    large = worker.do("hold", [], megabytes=150).content
+    assert worker.do("hold", [], megabytes=1).content != large
+
+
+def test_news_are_heard(hand):
+    heard = []
+    hand().do("hold", [], lambda *news: heard.append(news), megabytes=1)
+    assert heard == [("say", "hold")]
+
+
+@pytest.mark.parametrize("number", range(100 if os.environ.get("TLX_SLOW") else 10))
+def test_every_limit_ends_in_a_verdict_of_memory(hand, number):
+    megabytes = 60 + 7 * number
+    if number % 2:
+        assert hand(megabytes).do("grow", []).kind == "memory"
+    else:
+        outcome = hand().do("grow_within", [], megabytes=megabytes + 100)
+        assert outcome.kind == "memory"

@@ -1,0 +1,61 @@
+"""What is remembered about memory, and what follows from it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlx.work.ledger import Ledger, Need, kind
+
+amounts = st.floats(0, 1e12)
+
+
+@given(amounts, amounts, st.integers(1, 100_000), amounts, st.floats(1, 3), st.none() | st.integers(1, 1000))
+def test_the_largest_micro_batch_fits_and_one_more_would_not(fixed, each, wanted, limit, margin, least):
+    need = Need(fixed, each, least)
+    micro = need.largest(wanted, limit, margin)
+    assert 0 <= micro <= wanted
+    assert least is None or micro < least
+    if micro:
+        assert need.peak(micro) * margin <= limit * (1 + 1e-6) + margin * micro
+    elif least != 1:
+        assert need.peak(1) * margin >= limit * (1 - 1e-6) - margin
+
+
+def test_a_need_comes_back_as_it_was_put(tmp_path):
+    ledger = Ledger(tmp_path / "deep" / "memory.json")
+    assert ledger.get("a") is None
+    ledger.put("a", Need(1e9, 2e6), "head only")
+    assert Ledger(tmp_path / "deep" / "memory.json").get("a") == Need(1e9, 2e6)
+    assert ledger.get("b") is None
+
+
+def test_a_death_is_learnt_from_and_never_forgotten_for_a_larger_one(tmp_path):
+    ledger = Ledger(tmp_path / "memory.json")
+    assert ledger.died("a", 64, "head").largest(1000, 1e12, 1.2) == 63
+    ledger.put("a", Need(1.0, 1.0, 64), "head")
+    assert ledger.died("a", 32, "head") == Need(1.0, 1.0, 32)
+    assert ledger.died("a", 50, "head") == Need(1.0, 1.0, 32)
+
+
+def test_writers_at_once_lose_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: Ledger(tmp_path / "m.json").put(str(i), Need(i, i), "x"), range(60)))
+    ledger = Ledger(tmp_path / "m.json")
+    assert [ledger.get(str(i)) for i in range(60)] == [Need(i, i) for i in range(60)]
+
+
+def test_a_kind_depends_on_what_is_run_and_where(monkeypatch):
+    one = kind("head only")
+    assert kind("head only") == one
+    assert kind("all layers") != one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert kind("head only") != one
+
+
+def test_a_ledger_of_another_format_is_begun_anew(tmp_path):
+    file = tmp_path / "memory.json"
+    file.write_text('{"format": 0, "entries": {"a": 1}}')
+    assert Ledger(file).get("a") is None
+    Ledger(file).put("a", Need(1.0, 2.0), "head")
+    assert Ledger(file).get("a") == Need(1.0, 2.0)

@@ -1,0 +1,65 @@
+"""The command that shows what a search has come to so far."""
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from tlx import config
+from tlx.commands.shared import CONSOLE
+from tlx.errors import TlxError
+
+
+def study(arguments: list[str]) -> None:
+    """tlx study STUDY_DIR: show a search's trials, what mattered, its memory, and what failed.
+
+    A search that is still running may be looked at. The importance of a parameter is its share in what
+    distinguishes the better trials from all (PED-ANOVA); it takes a handful of finished trials.
+    """
+    if not arguments:
+        raise TlxError("name the folder of a search, such as runs/quickstart")
+    from tlx.report.terminal import trials_table  # noqa: PLC0415  The commands that only answer need none of this.
+    from tlx.search.storage import importances, read_study  # noqa: PLC0415
+    from tlx.search.study import rows  # noqa: PLC0415
+
+    folder = Path(arguments[0])
+    kept = read_study(folder)
+    trials = rows(kept)
+    CONSOLE.print(trials_table(trials))
+    if shares := importances(kept):
+        table = Table(title="what mattered for validation AP")
+        table.add_column("binding")
+        table.add_column("importance", justify="right")
+        for name, share in shares.items():
+            table.add_row(name, f"{share:.2f}")
+        CONSOLE.print(table)
+    _print_memory(folder, trials)
+    for row in trials:
+        if row["cause"]:
+            last = row["cause"].strip().splitlines()[-1]
+            CONSOLE.print(Text(f"trial {row['trial']} {row['state']}: {last}"), soft_wrap=True)
+    result = folder / "result.json"
+    best = json.loads(result.read_text())["best"] if result.exists() else None
+    end = f"finished; the best is trial {best['trial']}" if best else "not finished; `tlx search` goes on with it"
+    CONSOLE.print(f"{folder} is {end}", soft_wrap=True)
+
+
+def _print_memory(folder: Path, trials: list[dict]) -> None:
+    from tlx.work.attempts import LEDGER, describe  # noqa: PLC0415
+    from tlx.work.ledger import Ledger, kind  # noqa: PLC0415
+
+    experiment = config.load([folder / "config.gin"], (), True)
+    table = Table(title="memory")
+    for column in ("trials", "fixed GB", "MB an example", "died of a micro-batch of"):
+        table.add_column(column, justify="right")
+    kinds: dict[str, list[int]] = {}
+    for row in trials:
+        if row["bindings"]:
+            kinds.setdefault(kind(describe(experiment.with_bindings(row["bindings"]))), []).append(row["trial"])
+    for key, numbers in kinds.items():
+        if need := Ledger(LEDGER).get(key):
+            amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}") if need.fixed else ("-", "-")
+            table.add_row(", ".join(map(str, numbers)), *amounts, str(need.least or "-"))
+    if table.row_count:
+        CONSOLE.print(table)

@@ -1,0 +1,103 @@
+"""The end of a search: the best few once more with other seeds, the winner judged, and the study summed up."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tlx import checkpoint
+from tlx.config import Experiment
+from tlx.errors import TrainingError
+from tlx.search.space import Search, binding
+from tlx.work.attempts import Attempts, tells
+
+_FINALISTS = 3
+
+
+def conclude(
+    experiment: Experiment, search: Search, folder: Path, rows: list[dict[str, Any]], attempts: Attempts, display: Any
+) -> dict[str, Any]:
+    """Choose the winner, judge it on the test split, and write and return what `result.json` holds.
+
+    Raises:
+      TrainingError: no trial was trained to its end, or the winner cannot be judged.
+    """
+    complete = [row for row in rows if row["state"] == "complete"]
+    if not complete:
+        causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
+        raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
+    ranked = sorted(complete, key=_score, reverse=True)
+    best, comparison = ranked[0], None
+    if search.repeat > 1:
+        best, comparison = _repeat(experiment, search.repeat, folder, ranked, attempts, display)
+    outcome = attempts.judge(best["bindings"], folder / best["folder"], tells(display))
+    test = outcome.content
+    if outcome.kind != "done":
+        raise TrainingError(f"the winner, trial {best['trial']}, could not be judged: {test}")
+    chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder")}
+    result = {"best": {**chosen, "test": test["metrics"] if test["split"] == "test" else None}}
+    if comparison:
+        result["repeats"] = comparison
+    result |= {"split": test["split"], "metrics": test["metrics"]}
+    # Of all attempts, those of earlier drivers included.
+    result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
+    for name in ("environment.json", "data.json"):
+        shutil.copy(folder / best["folder"] / name, folder / name)
+    checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
+    return result
+
+
+def _repeat(
+    experiment: Experiment,
+    repeat: int,
+    folder: Path,
+    ranked: list[dict[str, Any]],
+    attempts: Attempts,
+    display: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the row with the best mean over `repeat` seeds, and how it compares with the experiment as written."""
+    written = [row for row in ranked if row["trial"] == 0 or row["retry_of"] == 0]
+    finalists = list({row["trial"]: row for row in [*ranked[:_FINALISTS], *written]}.values())
+    seed = experiment.value("run.seed")
+    scores = {}
+    for row in finalists:
+        scores[row["trial"]] = [_score(row)]
+        for more in range(1, repeat):
+            display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
+            place = folder / "repeats" / f"{row['trial']:04d}-{more}"
+            scores[row["trial"]].append(
+                _again([*row["bindings"], binding("run.seed", seed + more)], place, attempts, display)
+            )
+    spread = {trial: (statistics.mean(values), statistics.stdev(values)) for trial, values in scores.items()}
+    best = max(finalists, key=lambda row: spread[row["trial"]][0])
+    comparison = {
+        "finalists": [
+            {"trial": trial, "validation_AP": values, "mean": spread[trial][0], "spread": spread[trial][1]}
+            for trial, values in scores.items()
+        ]
+    }
+    if written:
+        mean, of = spread[best["trial"]]
+        gain = mean - spread[written[0]["trial"]][0]
+        beats = gain > max(of, spread[written[0]["trial"]][1])
+        comparison |= {"gain_over_written": gain, "beats_written": beats}
+    return best, comparison
+
+
+def _again(bindings: list[str], place: Path, attempts: Attempts, display: Any) -> float:
+    """Return the validation AP of one more run; one that was finished by an earlier driver is not run again."""
+    done = place / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())["metrics"]["AP"] or 0.0
+    outcome = attempts.train(bindings, place, ["run.judge = 'validation'"], tells(display))
+    if outcome.kind == "done":
+        return outcome.content["metrics"]["AP"] or 0.0
+    if outcome.kind == "infeasible":
+        # It trained with another seed: a configuration that now and then fails is as bad as its failures.
+        return 0.0
+    raise TrainingError(f"{place} could not be trained: {outcome.content}")
+
+
+def _score(row: dict[str, Any]) -> float:
+    return row["validation"]["AP"] or 0.0

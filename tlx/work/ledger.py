@@ -1,0 +1,78 @@
+"""What is known about how much memory training takes, remembered from one study to the next."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tlx import checkpoint
+from tlx.lock import locked
+
+_PACKAGES = ("tlx", "tensorflow", "keras", "numpy")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much memory a kind of run takes, in bytes, with a micro-batch of n: `fixed` + n * `each`.
+
+    `least` is the smallest micro-batch that a process died of, if one did.
+    """
+
+    fixed: float
+    each: float
+    least: int | None = None
+
+    def peak(self, micro: int) -> float:
+        """Return the predicted peak, in bytes."""
+        return self.fixed + micro * self.each
+
+    def largest(self, wanted: int, limit: float, margin: float) -> int:
+        """Return the largest micro-batch up to `wanted` whose peak fits `margin` times; 0 where not even 1 does."""
+        room = limit / margin - self.fixed
+        fits = wanted if self.each <= 0 and room > 0 else int(max(0.0, room) // max(self.each, 1.0))
+        return min(wanted, fits, self.least - 1 if self.least else wanted)
+
+
+class Ledger:
+    """Needs by kind of run, in one file that any number of processes may read and write."""
+
+    def __init__(self, file: Path):
+        self.file = file.expanduser()
+
+    def get(self, key: str) -> Need | None:
+        """Return what is known about a kind of run, or None."""
+        entry = self._read().get(key)
+        return Need(**entry["need"]) if entry else None
+
+    def put(self, key: str, need: Need, what: str) -> None:
+        """Remember a need; `what` says in words of which kind of run."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.file.with_suffix(".lock")):
+            entries = self._read()
+            entries[key] = {"what": what, "need": asdict(need)}
+            checkpoint.write(self.file, json.dumps({"format": _FORMAT, "entries": entries}, indent=1).encode())
+
+    def died(self, key: str, micro: int, what: str) -> Need:
+        """Remember that a process died of a micro-batch for want of memory, and return what is known now."""
+        known = self.get(key) or Need(0.0, 0.0)
+        need = replace(known, least=min(micro, known.least or micro))
+        self.put(key, need, what)
+        return need
+
+    def _read(self) -> dict[str, dict]:
+        if not self.file.exists():
+            return {}
+        content = json.loads(self.file.read_text())
+        return content["entries"] if content.get("format") == _FORMAT else {}
+
+
+def kind(what: str) -> str:
+    """Return the key of a kind of run, described by `what`, on this hardware with these versions."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    hardware = [platform.machine(), str(os.cpu_count()), str(total >> 30), os.environ.get("CUDA_VISIBLE_DEVICES", "")]
+    return hashlib.sha256("\n".join([what, *versions, *hardware]).encode()).hexdigest()[:24]

@@ -1,0 +1,62 @@
+"""What a process died of: want of memory, a crash, or somebody's hand."""
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+Cause = Literal["memory", "crash", "lost"]
+
+# A process that held so much of what it may hold, when it died without a word, died for want of more.
+_NEAR = 0.8
+# Said by TensorFlow, cuDNN, XLA, oneDNN, the C++ library and Python when there is no memory left.
+_SIGNS = re.compile(
+    r"ResourceExhaustedError|RESOURCE_EXHAUSTED|OOM when allocating|Allocator \(\S+\) ran out of memory|bad_alloc"
+    r"|MemoryError|Cannot allocate memory|cannot allocate memory|could not create a memory|out of memory|Out of memory"
+    r"|out_of_memory|OUT_OF_MEMORY|No algorithm worked|Failed to get convolution algorithm"
+    r"|CUDNN_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|CUBLAS_STATUS_ALLOC_FAILED|failed to allocate"
+)
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known about a process that ended over its work.
+
+    `code` is its exit code, negative for a signal; `ended_by_us` whether the watchdog did it; `peak` and
+    `limit` are in bytes, `said` what it wrote at last, and `killed_by_system` whether the control group's
+    count of out-of-memory kills went up meanwhile. `space` and `space_limit` are its address space at most,
+    and the limit on that, where there is one.
+    """
+
+    code: int
+    ended_by_us: bool
+    peak: int
+    limit: int
+    said: str
+    killed_by_system: bool = False
+    space: int = 0
+    space_limit: int | None = None
+
+    @property
+    def cause(self) -> Cause:
+        """What it died of, by all of the evidence together; "lost" is a kill from outside, for no known reason."""
+        if self.ended_by_us or self.killed_by_system or wants_memory(self.said):
+            return "memory"
+        near = self.peak > _NEAR * self.limit
+        if self.space_limit is not None:
+            near |= self.space > _NEAR * self.space_limit
+        if self.code == -signal.SIGKILL:
+            return "memory" if near else "lost"
+        if self.code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS) and near:
+            return "memory"
+        return "lost" if self.code in (-signal.SIGTERM, -signal.SIGHUP) else "crash"
+
+    def __str__(self) -> str:
+        how = f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+        what = {"memory": "ran out of memory", "crash": "crashed", "lost": "was ended from outside"}[self.cause]
+        return f"the worker process {what} ({how}, {self.peak / 1e9:.2f} of {self.limit / 1e9:.2f} GB held)"
+
+
+def wants_memory(text: str) -> bool:
+    """Return whether an error message is one of those by which a library says that memory is short."""
+    return bool(_SIGNS.search(text))
