@@ -1,7 +1,7 @@
 """The few exceptions that a user can meet; each message says what to do next."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class TlxError(Exception):
@@ -13,7 +13,14 @@ class ConfigError(TlxError):
 
 
 class DataError(TlxError):
-    """A dataset that cannot be read, or that would make training meaningless."""
+    """A dataset that cannot be read, or that would make training meaningless.
+
+    `findings` are what reading it brought to light until then (`tlx.data.dataset.Finding`).
+    """
+
+    def __init__(self, message: str, findings: Sequence[object] = ()):
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class ModelError(TlxError):

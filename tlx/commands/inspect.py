@@ -57,8 +57,13 @@ def inspect_data(arguments: list[str]) -> None:
     try:
         code = _inspect(arguments)
     except (TlxError, OSError) as error:
+        findings = getattr(error, "findings", ())
         if FLAGS.json:
-            print(json.dumps({"error": str(error), "severity": "error"}))
+            print(json.dumps({"error": str(error), "severity": "error", "findings": [asdict(f) for f in findings]}))
+        else:
+            from tlx.report.overview import show_findings  # noqa: PLC0415
+
+            show_findings(CONSOLE, findings)
         Console(stderr=True, highlight=False).print(Text(f"tlx inspect: {error}"), soft_wrap=True)
         code = 2
     sys.exit(code)

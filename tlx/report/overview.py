@@ -80,8 +80,15 @@ def show(console: Console, inspection: Inspection) -> None:
     console.print(overview(inspection), soft_wrap=True)
 
 
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print findings by severity and code."""
+    for line in findings_text(grouped(findings)):
+        console.print(line, soft_wrap=True)
+
+
 def show_deeds(console: Console, target: str, format: str, deeds: Sequence[Finding]) -> None:
     """Print what a repair did."""
     console.print(Text(f"\nRepaired copy: {target}, as {format}", style="bold"), soft_wrap=True)
-    for line in findings_text(grouped(deeds)) if deeds else [Text("  nothing had to be repaired")]:
-        console.print(line, soft_wrap=True)
+    show_findings(console, deeds)
+    if not deeds:
+        console.print(Text("  nothing had to be repaired"))
