@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PLUGINS = plugins/tlx-efficientnet-lite plugins/tlx-open-images
 
-.PHONY: install demo test lint format
+.PHONY: install demo test endurance lint format
 
 install: .venv/installed
 
@@ -18,6 +18,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2
+
+# The long form of the tests that kill searches and starve workers: half an hour or so; docs/endurance.md tells of it.
+endurance: install
+	TLX_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance tests/work/test_hand.py
 
 lint: install
 	$(BIN)/ruff check .

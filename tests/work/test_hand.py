@@ -156,7 +156,7 @@ def test_news_are_heard(hand):
     assert heard == [("say", "hold")]
 
 
-@pytest.mark.parametrize("number", range(100 if os.environ.get("TLX_SLOW") else 10))
+@pytest.mark.parametrize("number", range(100 if os.environ.get("TLX_ENDURANCE") else 10))
 def test_every_limit_ends_in_a_verdict_of_memory(hand, number):
     megabytes = 60 + 7 * number
     if number % 2:

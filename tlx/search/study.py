@@ -18,7 +18,7 @@ from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
 _CONFIG = "config.gin"
-# A trial that dies once may have been unlucky; one that dies twice is at fault itself.
+# A trial that crashes once may have been unlucky; one that crashes twice is at fault itself.
 _ATTEMPTS = 2
 
 
@@ -169,17 +169,18 @@ class Study:
             raise TrainingError(f"trial {trial.number}: {content}")
         else:
             trial.set_user_attr("cause", content)
+            trial.set_user_attr("fault", kind == "crash")
             self.display.say(f"trial {trial.number} was lost: {content.strip().splitlines()[-1]}")
             self._retry(self.study.trials[trial.number], first)
 
     def _retry(self, trial: Any, first: int) -> None:
-        """Put a trial that came to nothing back in the queue, once, and close it."""
+        """Put a trial that came to nothing back in the queue, unless it has crashed too often, and close it."""
         failed = [t for t in self.study.trials if t.user_attrs.get("cause")]
-        attempts = [t for t in failed if first in (t.number, t.user_attrs.get("retry_of"))]
-        if len(attempts) < _ATTEMPTS:
+        crashed = [t for t in failed if t.user_attrs.get("fault") and first in (t.number, t.user_attrs.get("retry_of"))]
+        if len(crashed) < _ATTEMPTS:
             self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
         self.study.tell(trial.number, state=self.states.FAIL)
-        if len(failed) > self.search.trials + _ATTEMPTS:
+        if len(failed) > _ATTEMPTS * (self.search.trials + 1):
             raise TrainingError(f"{len(failed)} trials were lost; the last cause: {trial.user_attrs.get('cause')}")
 
     def _retry_orphans(self) -> None:
