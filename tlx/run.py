@@ -219,6 +219,11 @@ def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog, micro: int | Non
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")
 
     learner = Learner(detector, parts, train_source, run.fit)
+    size = run.fit.batch(len(run.data.train))
+    together = min(n for n in (size, micro, run.fit.micro_batch) if n)
+    norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.network.layers)
+    if together < size and norms:
+        log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")
     history = fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look)
     return history, predictor
 

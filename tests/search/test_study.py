@@ -220,6 +220,17 @@ def test_what_the_user_must_mend_stops_the_search_at_once(gin, tmp_path):
         run(gin, tmp_path / "run", Watcher())
 
 
+def test_a_trial_that_was_refused_is_taken_up_once_the_fault_is_mended(gin, tmp_path, monkeypatch):
+    scripted(monkeypatch, ("refused", "[Errno 28] No space left on device"))
+    with pytest.raises(TrainingError, match="trial 0: .*No space left"):
+        run(gin, tmp_path / "run", Watcher())
+    rows = run(gin, tmp_path / "run", Watcher())["trials"]
+    complete = [row for row in rows if row["state"] == "complete"]
+    assert len(complete) == 3
+    assert complete[0]["retry_of"] == 0
+    assert "fit.learning_rate = 0.002" in complete[0]["bindings"]
+
+
 def test_a_second_driver_is_refused_with_the_first_ones_process(gin, tmp_path):
     (tmp_path / "run").mkdir()
     with only_process(tmp_path / "run"), pytest.raises(TlxError, match=f"process {os.getpid()}"):

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,18 +14,11 @@ from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
 from tlx.data.files import relative
 from tlx.data.images import image_header, named_format
 from tlx.data.names import near_misses
+from tlx.data.objects import Columns, Object, columns
 from tlx.errors import DataError, suggest
 
-Box = tuple[float, float, float, float]
-
-
-class Object(NamedTuple):
-    """One labelled object: `box` in canonical pixels but unchecked, `name` None for an ignore region of no class."""
-
-    name: str | None
-    box: Box
-    ignore: bool = False
-    where: str = ""
+# The label of an object whose class is not wanted.
+_LEFT_OUT = ANY_CLASS - 1
 
 
 class Record(NamedTuple):
@@ -54,6 +47,7 @@ def assemble(
     findings: list[Finding],
     declared: Collection[str] = (),
     clipping: Literal["report", "expected"] = "report",
+    objects: Columns | None = None,
 ) -> Dataset:
     """Return the Dataset that `records` amount to, with every oddity as a located Finding.
 
@@ -67,22 +61,25 @@ def assemble(
       declared: class names that the format lists, whether any object has them or not.
       clipping: whether a box that passes the image's edge by more than a pixel is worth a warning each
         ("report") or is the format's habit and worth one note ("expected").
+      objects: the objects of all records at once, instead of those in the records.
 
     Raises:
       DataError: a class in `classes` does not occur, or no image or no box is left.
     """
-    records = _with_sizes(_one_per_image(records, findings), root, findings)
+    records = list(records)
+    objects = columns([record.objects for record in records]) if objects is None else objects
+    records, sizes, objects = _settled(records, objects, root, findings)
     _refuse_none(len(records), "image with labels", reader, root, findings)
-    records = _renamed(reader, records, merge or {}, declared, findings)
-    counts = Counter(obj.name for record in records for obj in record.objects)
+    objects = _renamed(reader, objects, merge or {}, declared, findings)
+    counts = Counter(objects.names.tolist())
     names = _choose(reader, counts, classes, {(merge or {}).get(name, name) for name in declared})
-    _report_names(reader, records, counts, names, findings)
-    ids = {name: i for i, name in enumerate(names)} | {None: ANY_CLASS}
+    _report_names(reader, records, objects, counts, names, findings)
+    ids = dict.fromkeys(counts, _LEFT_OUT) | {name: i for i, name in enumerate(names)} | {None: ANY_CLASS}
     before = len(findings)
-    examples = tuple(_examples(records, ids, findings))
+    examples = tuple(_examples(records, sizes, objects, ids, findings))
     if clipping == "expected":
         findings[before:] = _clipped_counted(findings[before:])
-    boxes = sum(int((~example.ignore).sum()) for example in examples)
+    boxes = sum(example.ignore.size - np.count_nonzero(example.ignore) for example in examples)
     _refuse_none(boxes, "box to learn from", reader, root, findings)
     return Dataset(root.resolve().name, names, examples, tuple(findings))
 
@@ -112,34 +109,43 @@ def unlabelled_records(
     return [Record(image, relative(image, root), ()) for image in images] if unlabelled == "background" else []
 
 
-def _one_per_image(records: Iterable[Record], findings: list[Finding]) -> list[Record]:
-    by_image: dict[Path, Record] = {}
-    for record in records:
-        earlier = by_image.get(record.image)
-        if earlier:
-            message = f"labels {record.image.name} once more, after {_place(earlier)}; their objects are put together"
+def _settled(
+    records: list[Record], objects: Columns, root: Path, findings: list[Finding]
+) -> tuple[list[Record], list[tuple[int, int]], Columns]:
+    """Return one record for each readable image, the images' (width, height), and the objects in that order."""
+    records, firsts = _one_per_image(records, findings)
+    sizes = [record.size or _looked_up(record, root, findings) for record in records]
+    readable = np.array([size is not None for size in sizes], np.bool_)
+    places = np.where(readable, np.cumsum(readable) - 1, -1)
+    records, sizes = list(compress(records, readable)), list(filter(None, sizes))
+    for record, size in zip(records, sizes, strict=True):
+        if record.annotated and record.annotated != size:
+            _compare_sizes(record, size, findings)
+    return records, sizes, objects.moved(places[firsts])
+
+
+def _one_per_image(records: list[Record], findings: list[Finding]) -> tuple[list[Record], np.ndarray]:
+    """Return the first record of each image, and of each record the position of its image's first."""
+    positions: dict[Path, int] = {}
+    kept: list[Record] = []
+    firsts = np.empty(len(records), np.int64)
+    for number, record in enumerate(records):
+        firsts[number] = first = positions.setdefault(record.image, len(kept))
+        if first == len(kept):
+            kept.append(record)
+        else:
+            place = _place(kept[first])
+            message = f"labels {record.image.name} once more, after {place}; their objects are put together"
             findings.append(Finding("image-twice", "warning", record.file, record.record, message))
-        both = earlier._replace(objects=[*earlier.objects, *record.objects]) if earlier else record
-        by_image[record.image] = both
-    return list(by_image.values())
+    return kept, firsts
 
 
-def _with_sizes(records: list[Record], root: Path, findings: list[Finding]) -> list[Record]:
-    sized = []
-    for record in records:
-        try:
-            known = record if record.size else record._replace(size=_looked_up(record, root, findings))
-        except DataError as error:
-            findings.append(Finding("unreadable-image", "error", relative(record.image, root), "", str(error)))
-            continue
-        sized.append(known)
-        if known.annotated and known.annotated != known.size:
-            _compare_sizes(known, findings)
-    return sized
-
-
-def _looked_up(record: Record, root: Path, findings: list[Finding]) -> tuple[int, int]:
-    width, height, true = image_header(record.image)
+def _looked_up(record: Record, root: Path, findings: list[Finding]) -> tuple[int, int] | None:
+    try:
+        width, height, true = image_header(record.image)
+    except DataError as error:
+        findings.append(Finding("unreadable-image", "error", relative(record.image, root), "", str(error)))
+        return None
     named = named_format(record.image)
     if named and named != true and (named, true) != ("JPEG", "MPO"):
         message = f"is named like {named} but holds {true}; it is read as what it is: rename it for other programs"
@@ -147,30 +153,28 @@ def _looked_up(record: Record, root: Path, findings: list[Finding]) -> tuple[int
     return width, height
 
 
-def _compare_sizes(record: Record, findings: list[Finding]) -> None:
+def _compare_sizes(record: Record, size: tuple[int, int], findings: list[Finding]) -> None:
     # Tools that never opened the image write 0 x 0, which claims nothing.
     if any(record.annotated):
-        said, true = ("{:g} x {:g}".format(*size) for size in (record.annotated, record.size))
-        turned = "; was it turned after it was labelled?" if record.annotated == record.size[::-1] else ""
+        said, true = ("{:g} x {:g}".format(*one) for one in (record.annotated, size))
+        turned = "; was it turned after it was labelled?" if record.annotated == size[::-1] else ""
         message = f"the annotation says {said} px where the upright image has {true}{turned}; boxes are taken as pixels"
         findings.append(Finding("annotated-size", "warning", record.file, record.record, message))
 
 
 def _renamed(
-    reader: str, records: list[Record], merge: Mapping[str, str], declared: Collection[str], findings: list[Finding]
-) -> list[Record]:
+    reader: str, objects: Columns, merge: Mapping[str, str], declared: Collection[str], findings: list[Finding]
+) -> Columns:
     if not merge:
-        return records
-    known = {obj.name for record in records for obj in record.objects if obj.name} | set(declared)
+        return objects
+    names = objects.names.tolist()
+    known = {name for name in names if name} | set(declared)
     for name in merge:
         if name not in known:
             # No error: an experiment may be used on other data of its format, where nothing is misspelt.
             message = f"readers.{reader}.merge has no effect: {_no_such_class(name, known)}"
             findings.append(Finding("unused-merge", "warning", "", "", message))
-    return [
-        record._replace(objects=[obj._replace(name=merge.get(obj.name, obj.name)) for obj in record.objects])
-        for record in records
-    ]
+    return objects._replace(names=np.array([merge.get(name, name) for name in names], np.object_))
 
 
 def _choose(
@@ -192,83 +196,87 @@ def _no_such_class(name: str, known: Collection[str]) -> str:
 
 
 def _report_names(
-    reader: str, records: list[Record], counts: Counter, names: tuple[str, ...], findings: list[Finding]
+    reader: str,
+    records: list[Record],
+    objects: Columns,
+    counts: Counter,
+    names: tuple[str, ...],
+    findings: list[Finding],
 ) -> None:
-    first: dict[str | None, tuple[Record, Object]] = {}
-    for record in records:
-        for obj in record.objects:
-            first.setdefault(obj.name, (record, obj))
+    last = len(objects.names) - 1
+    first = {name: last - i for i, name in enumerate(reversed(objects.names.tolist()))}
     for name in sorted(name for name in counts if name is not None and name not in names):
         if name:
-            message = f"{counts[name]} x {name!r}, which is not in readers.{reader}.classes; left out (first seen here)"
-            findings.append(_at(*first[name], "other-class", "info", message))
+            code, severity, why = "other-class", "info", f"{name!r}, which is not in readers.{reader}.classes"
         else:
-            message = f"{counts[name]} x an object without a class name; left out (first seen here)"
-            findings.append(_at(*first[name], "unnamed-object", "warning", message))
+            code, severity, why = "unnamed-object", "warning", "an object without a class name"
+        message = f"{counts[name]} x {why}; left out (first seen here)"
+        findings.append(_at(records, objects, first[name], code, severity, message))
     for rare, common in near_misses({name: counts[name] for name in names if name in counts}):
         message = (
             f"{counts[rare]} x {rare!r} (first seen here) looks like {common!r} ({counts[common]} x); "
             f"if they are one class: readers.{reader}.merge = {{{rare!r}: {common!r}}}"
         )
-        findings.append(_at(*first[rare], "near-miss-class", "warning", message))
+        findings.append(_at(records, objects, first[rare], "near-miss-class", "warning", message))
 
 
-def _examples(records: list[Record], ids: Mapping[str | None, int], findings: list[Finding]) -> Iterator[Example]:
-    wanted = [_wanted(record, ids, findings) for record in records]
-    objects = list(chain.from_iterable(wanted))
-    # All boxes at once: a call of NumPy takes longer than reading an object.
-    owners = np.repeat(np.arange(len(records)), [len(own) for own in wanted])
-    limits = np.array([record.size * 2 for record in records], np.float64)[owners]
-    raw = np.array([obj.box for obj in objects], np.float64).reshape(-1, 4)
-    clipped = np.clip(raw, 0, limits)
+def _examples(
+    records: list[Record],
+    sizes: list[tuple[int, int]],
+    objects: Columns,
+    ids: Mapping[str | None, int],
+    findings: list[Finding],
+) -> Iterator[Example]:
+    labels = np.array([ids[name] for name in objects.names.tolist()], np.int32)
+    objects, labels = objects.take(labels != _LEFT_OUT), labels[labels != _LEFT_OUT]
+    kept = _distinct(records, objects, labels, findings)
+    objects, labels = objects.take(kept), labels[kept]
+    raw = objects.boxes
+    clipped = np.clip(raw, 0, np.array(sizes, np.float64)[objects.owners][:, [0, 1, 0, 1]])
     boxes = clipped.astype(np.float32)
     kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & np.isfinite(raw).all(axis=1)
     moved = (np.abs(raw - clipped) > 1).any(axis=1)
-    for i in np.flatnonzero(moved | ~kept):
-        findings.append(_odd_box(records[owners[i]], objects[i], bool(kept[i])))
-    boxes = boxes[kept]
-    labels = np.array([ids[obj.name] for obj in objects], np.int32)[kept]
-    ignore = np.array([obj.ignore for obj in objects], np.bool_)[kept]
-    stops = np.cumsum(np.bincount(owners[kept], minlength=len(records))).tolist()
-    for record, (start, stop) in zip(records, pairwise([0, *stops]), strict=True):
+    for i in np.flatnonzero(moved | ~kept).tolist():
+        code, message = _oddity(raw[i].tolist(), sizes[objects.owners[i]], bool(kept[i]))
+        findings.append(_at(records, objects, i, code, "warning", message))
+    boxes, labels, ignore = boxes[kept], labels[kept], objects.ignore[kept]
+    stops = np.cumsum(np.bincount(objects.owners[kept], minlength=len(records))).tolist()
+    for record, size, (start, stop) in zip(records, sizes, pairwise([0, *stops]), strict=True):
         truth = boxes[start:stop], labels[start:stop], ignore[start:stop]
-        yield Example(record.image, *record.size, *truth, _place(record), record.group, record.split)
+        yield Example(record.image, *size, *truth, _place(record), record.group, record.split)
 
 
-def _wanted(record: Record, ids: Mapping[str | None, int], findings: list[Finding]) -> list[Object]:
-    return _without_duplicates(record, [obj for obj in record.objects if obj.name in ids], findings)
-
-
-def _without_duplicates(record: Record, objects: list[Object], findings: list[Finding]) -> list[Object]:
-    if len({(obj.name, obj.box) for obj in objects}) == len(objects):
-        return objects
-    first = {(obj.name, obj.box): obj for obj in reversed(objects)}
-    kept = []
-    for obj in objects:
-        if first[obj.name, obj.box] is obj:
-            kept.append(obj)
-        else:
-            message = f"the same {obj.name or 'ignore region'} box as {first[obj.name, obj.box].where}; left out"
-            findings.append(_at(record, obj, "duplicate-box", "warning", message))
+def _distinct(records: list[Record], objects: Columns, labels: np.ndarray, findings: list[Finding]) -> np.ndarray:
+    """Return a mask of the objects without those that an earlier one of their image equals."""
+    kept = np.ones(len(labels), np.bool_)
+    keys = np.column_stack([objects.owners, objects.boxes[:, 0]])
+    order = np.lexsort(keys.T[::-1])
+    alike = np.flatnonzero((keys[order[1:]] == keys[order[:-1]]).all(axis=1))
+    first: dict[tuple, int] = {}
+    for i in np.union1d(order[alike], order[alike + 1]).tolist():
+        earlier = first.setdefault((objects.owners[i], labels[i], *objects.boxes[i].tolist()), i)
+        if earlier != i:
+            kept[i] = False
+            where = objects.wheres[earlier]
+            message = f"the same {objects.names[i] or 'ignore region'} box as {where}; left out"
+            findings.append(_at(records, objects, i, "duplicate-box", "warning", message))
     return kept
 
 
-def _odd_box(record: Record, obj: Object, kept: bool) -> Finding:
-    x0, y0, x1, y1 = obj.box
-    width, height = record.size
+def _oddity(box: Sequence[float], size: tuple[int, int], kept: bool) -> tuple[str, str]:
+    """Return a code and a message for a box that is clipped by more than a pixel, or of which nothing is left."""
+    x0, y0, x1, y1 = box
+    width, height = size
     text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
     if kept:
-        message = f"{text} passes the edge of the {width} x {height} image; clipped"
-        return _at(record, obj, "clipped-box", "warning", message)
-    if not all(map(math.isfinite, obj.box)):
-        code, message = "non-finite-box", "is not finite"
-    elif x1 < x0 or y1 < y0:
-        code, message = "inverted-box", "has its minimum beyond its maximum"
-    elif x0 < x1 and y0 < y1 and (x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height):
-        code, message = "box-outside", f"lies outside of the {width} x {height} image"
-    else:
-        code, message = "zero-area-box", "has no area"
-    return _at(record, obj, code, "warning", f"{text} {message}; left out")
+        return "clipped-box", f"{text} passes the edge of the {width} x {height} image; clipped"
+    if not all(map(math.isfinite, box)):
+        return "non-finite-box", f"{text} is not finite; left out"
+    if x1 < x0 or y1 < y0:
+        return "inverted-box", f"{text} has its minimum beyond its maximum; left out"
+    if x0 < x1 and y0 < y1 and (x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height):
+        return "box-outside", f"{text} lies outside of the {width} x {height} image; left out"
+    return "zero-area-box", f"{text} has no area; left out"
 
 
 def _clipped_counted(findings: list[Finding]) -> list[Finding]:
@@ -280,8 +288,11 @@ def _clipped_counted(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.code != "clipped-box"] + [note]
 
 
-def _at(record: Record, obj: Object, code: str, severity: Literal["warning", "info"], message: str) -> Finding:
-    return Finding(code, severity, record.file, ", ".join(filter(None, (record.record, obj.where))), message)
+def _at(
+    records: list[Record], objects: Columns, i: int, code: str, severity: Literal["warning", "info"], message: str
+) -> Finding:
+    record, where = records[objects.owners[i]], objects.wheres[i]
+    return Finding(code, severity, record.file, ", ".join(filter(None, (record.record, where))), message)
 
 
 def _place(record: Record) -> str:
@@ -293,4 +304,4 @@ def _refuse_none(count: int, what: str, reader: str, root: Path, findings: list[
         return
     codes = ", ".join(f"{n} x {code}" for code, n in Counter(finding.code for finding in findings).most_common())
     detail = f": {codes}; first of all {findings[0]}" if findings else ""
-    raise DataError(f"readers.{reader}: no {what} is left in {root}{detail}")
+    raise DataError(f"readers.{reader}: no {what} is left in {root}{detail}", findings)

@@ -165,7 +165,7 @@ class Study:
             trial.set_constraint("infeasible", 1.0 if kind == "infeasible" else -1.0)
             self.study.tell(trial, state=self.states.PRUNED)
         elif kind == "refused":
-            self.study.tell(trial, state=self.states.FAIL)
+            # It is left as running: once the user has mended what is wrong, the next driver takes it up.
             raise TrainingError(f"trial {trial.number}: {content}")
         else:
             trial.set_user_attr("cause", content)

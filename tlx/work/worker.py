@@ -81,7 +81,8 @@ def _answer(
         return "pruned", None
     except TrainingError as error:
         return "infeasible", str(error)
-    except TlxError as error:
+    except (TlxError, OSError) as error:
+        # A full disk, a folder that may not be written, a dataset that is gone: trying again would not help.
         return "refused", str(error)
     except Exception:  # Whatever it was, the parent must hear of it, and the search goes on.
         return "crashed", traceback.format_exc()

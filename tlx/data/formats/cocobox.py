@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from tlx.data.assemble import Box
 from tlx.data.formats.cocofile import Annotation, Image, Mask
 from tlx.data.formats.masks import polygon_bounds, run_bounds
+from tlx.data.objects import Box
 
 BoxesFrom = Literal["bbox", "segmentation"]
 

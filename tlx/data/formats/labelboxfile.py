@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tlx.data.assemble import Box
 from tlx.data.formats.masks import around, is_polygon_text, text_bounds
 from tlx.data.formats.uploads import image_names
+from tlx.data.objects import Box
 from tlx.errors import DataError
 
 BROKEN = (msgspec.MsgspecError, ValueError, RecursionError)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlx.data.assemble import Box
+from tlx.data.objects import Box
 
 # More than any decoder of images gives; it bounds every sum below to 64 bits.
 _MAX_PIXELS = 1_000_000_000

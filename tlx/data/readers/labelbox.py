@@ -6,13 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from tlx.data.assemble import Box, Object, Record, assemble
+from tlx.data.assemble import Object, Record, assemble
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, existing, listing, subfolders
 from tlx.data.formats import labelboxfile
 from tlx.data.formats.labelboxfile import Row, Shape
 from tlx.data.formats.masks import pixel_bounds
 from tlx.data.images import image_size, read_image
+from tlx.data.objects import Box
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers

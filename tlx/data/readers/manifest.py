@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tlx.data.assemble import Box, Object, Record, assemble
+from tlx.data.assemble import Object, Record, assemble
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import existing, listing, relative, subfolders
 from tlx.data.formats import manifest as manifests
@@ -12,6 +12,7 @@ from tlx.data.formats.local import LocalImages
 from tlx.data.formats.manifest import Row
 from tlx.data.formats.splitnames import named_split
 from tlx.data.images import image_size
+from tlx.data.objects import Box
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers
