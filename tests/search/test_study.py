@@ -222,7 +222,7 @@ def test_what_the_user_must_mend_stops_the_search_at_once(gin, tmp_path):
 
 def test_a_trial_that_was_refused_is_taken_up_once_the_fault_is_mended(gin, tmp_path, monkeypatch):
     scripted(monkeypatch, ("refused", "[Errno 28] No space left on device"))
-    with pytest.raises(TrainingError, match="trial 0: .*No space left"):
+    with pytest.raises(TrainingError, match=r"trial 0: .*No space left"):
         run(gin, tmp_path / "run", Watcher())
     rows = run(gin, tmp_path / "run", Watcher())["trials"]
     complete = [row for row in rows if row["state"] == "complete"]

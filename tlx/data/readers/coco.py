@@ -1,15 +1,14 @@
 """COCO instances files: one JSON for many images."""
 
-import gc
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from tlx.data.assemble import Object, Record, assemble
+from tlx.data.assemble import Record, assemble
+from tlx.data.bulk import bulk
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.files import ImageFiles, existing, listing, relative, subfolders
 from tlx.data.formats import cocobox, cocofile
@@ -18,6 +17,7 @@ from tlx.data.formats.cocofile import Annotation, Content, Image
 from tlx.data.formats.splitnames import named_split
 from tlx.data.formats.uploads import image_names
 from tlx.data.images import image_size
+from tlx.data.objects import Columns, joined
 from tlx.data.sniff import Sniff
 from tlx.errors import DataError
 from tlx.registry import readers
@@ -71,30 +71,20 @@ def coco(
     findings: list[Finding] = []
     root, files = _files(path, findings)
     records: list[Record] = []
+    objects: list[Columns] = []
     declared: set[str] = set()
-    with _uncollected():
+    with bulk():
         for file, split in files.items():
-            name = relative(file, root)
-            content = cocofile.decode(file, name, findings)
+            content = cocofile.decode(file, relative(file, root), findings)
             # Tools mix numbers and strings for the same id, so that ids are compared as text.
             names = {str(category.id): str(category.name).strip() for category in content.categories}
-            pictures = _pictures(root, file, images, content, findings)
-            records += _records(content, names, name, split, pictures, boxes_from, findings)
             declared.update(names.values())
+            pictures = _pictures(root, file, images, content, findings)
+            found, own = _read(content, names, relative(file, root), split, pictures, boxes_from, findings)
+            objects.append(own._replace(owners=own.owners + len(records)))
+            records += found
             del content
-        return assemble("coco", records, root, classes, merge, findings, declared)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    # Lists by the hundred thousand and no cycles: searching them for some would take half of the time.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+        return assemble("coco", records, root, classes, merge, findings, declared, objects=joined(objects))
 
 
 def _files(path: Path, findings: list[Finding]) -> tuple[Path, dict[Path, str]]:
@@ -153,7 +143,7 @@ def _names(image: Image) -> list[str]:
     return image_names(image.file_name or image.coco_url or "")
 
 
-def _records(
+def _read(
     content: Content,
     classes: Mapping[str, str],
     file: str,
@@ -161,65 +151,92 @@ def _records(
     pictures: ImageFiles,
     boxes_from: BoxesFrom,
     findings: list[Finding],
-) -> Iterator[Record]:
-    bboxes, outlines = cocobox.bboxes(content.annotations), cocobox.outlines(content.annotations)
+) -> tuple[list[Record], Columns]:
+    """Return a record for each image that is there, and all their objects, whose owners are those records."""
+    annotations = content.annotations
+    bboxes, outlines = cocobox.bboxes(annotations), cocobox.outlines(annotations)
     fractions = cocobox.are_fractions(bboxes)
     _report_habits(content, fractions, file, findings)
     boxes = outlines if boxes_from == "segmentation" else np.where(np.isnan(bboxes), outlines, bboxes)
     # A NaN is no box, or none to compare with: neither is within the limit.
     agree = (np.abs(bboxes - outlines) <= 0.5).all(axis=1) | fractions | (boxes_from == "segmentation")
-    sound = np.isfinite(boxes).all(axis=1)
-    by_image: dict[str, list[tuple[Annotation, Object, bool]]] = defaultdict(list)
-    for a, box, good, alike in zip(content.annotations, boxes.tolist(), sound.tolist(), agree.tolist(), strict=True):
-        name = classes.get(str(a.category_id))
-        obj = Object(name, tuple(box), bool(a.iscrowd or a.ignore), f"annotation {a.id}")
-        doubtful = not good or name is None or (not alike and a.segmentation)
-        by_image[str(a.image_id)].append((a, obj, doubtful))
-    for image, picture in _located(_with_own_ids(content.images, file, findings), pictures, file, findings):
-        labels = by_image.pop(str(image.id), ())
-        objects = [
-            obj
-            for annotation, obj, doubtful in labels
-            if not doubtful or _is_object(annotation, image, classes, boxes_from, file, findings)
-        ]
-        if picture:
-            annotated = (image.width, image.height) if image.width and image.height else None
-            record = Record(picture, file, objects, f"image {image.id}", split=split, annotated=annotated)
-            yield _in_pixels(record) if fractions else record
-    for key, labels in by_image.items():
-        message = f"{len(labels)} annotations are of this image, which the file does not list; left out"
-        findings.append(Finding("unknown-image", "warning", file, f"image {key}", message))
+    images = _with_own_ids(content.images, file, findings)
+    located = _located(images, pictures, file, findings)
+    names = {key: classes.get(str(key)) for key in {a.category_id for a in annotations}}
+    objects = Columns(
+        _owners(content, images, file, findings),
+        np.array([names[a.category_id] for a in annotations], np.object_),
+        boxes,
+        np.array([bool(a.iscrowd or a.ignore) for a in annotations], np.bool_),
+        np.array([f"annotation {a.id}" for a in annotations], np.object_),
+    )
+    _leave_out_broken(objects, agree, annotations, images, classes, boxes_from, file, findings)
+    there = np.array([picture is not None for picture in located], np.bool_)
+    # An owner of -1 looks at the last place.
+    objects = objects.moved(np.append(np.where(there, np.cumsum(there) - 1, -1), -1))
+    records = [
+        Record(picture, file, (), f"image {image.id}", split=split, annotated=_annotated(image))
+        for image, picture in zip(images, located, strict=True)
+        if picture
+    ]
+    return _in_pixels(records, objects) if fractions else (records, objects)
 
 
-def _is_object(
-    annotation: Annotation,
-    image: Image,
+def _annotated(image: Image) -> tuple[float, float] | None:
+    return (image.width, image.height) if image.width and image.height else None
+
+
+def _owners(content: Content, images: list[Image], file: str, findings: list[Finding]) -> np.ndarray:
+    """Return the position of each annotation's image, -1 where there is none."""
+    positions = {str(image.id): i for i, image in enumerate(images)}
+    counts = Counter(annotation.image_id for annotation in content.annotations)
+    owners = {key: positions.get(str(key), -1) for key in counts}
+    for key, owner in owners.items():
+        if owner < 0:
+            message = f"{counts[key]} annotations are of this image, which the file does not list; left out"
+            findings.append(Finding("unknown-image", "warning", file, f"image {key}", message))
+    return np.array([owners[annotation.image_id] for annotation in content.annotations], np.int64)
+
+
+def _leave_out_broken(
+    objects: Columns,
+    agree: np.ndarray,
+    annotations: list[Annotation],
+    images: list[Image],
     classes: Mapping[str, str],
     boxes_from: BoxesFrom,
     file: str,
     findings: list[Finding],
-) -> bool:
-    """Return whether a doubtful annotation is an object after all, and report what is odd about it."""
-    where = f"image {image.id}, annotation {annotation.id}"
-    if broken := cocobox.complaint(annotation, classes, boxes_from):
-        message = f"{broken}; left out: repair or remove it"
-        findings.append(Finding("broken-annotation", "error", file, where, message))
-    elif odd := cocobox.disagreement(annotation, image):
-        message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
-        findings.append(Finding("bbox-segmentation", "warning", file, where, message))
-    return not broken
+) -> None:
+    """Set the owners of annotations that are no objects to -1, and report what is odd about these and others."""
+    unfit = ~np.isfinite(objects.boxes).all(axis=1) | np.equal(objects.names, None)
+    owners = objects.owners
+    for i in sorted(np.flatnonzero((unfit | ~agree) & (owners >= 0)).tolist(), key=owners.__getitem__):
+        annotation = annotations[i]
+        if not unfit[i] and not annotation.segmentation:
+            continue
+        image = images[owners[i]]
+        where = f"image {image.id}, annotation {annotation.id}"
+        if broken := cocobox.complaint(annotation, classes, boxes_from):
+            message = f"{broken}; left out: repair or remove it"
+            findings.append(Finding("broken-annotation", "error", file, where, message))
+            owners[i] = -1
+        elif odd := cocobox.disagreement(annotation, image):
+            message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
+            findings.append(Finding("bbox-segmentation", "warning", file, where, message))
 
 
-def _in_pixels(record: Record) -> Record:
+def _in_pixels(records: list[Record], objects: Columns) -> tuple[list[Record], Columns]:
+    sized = [record._replace(size=_size(record)) for record in records]
+    scales = np.array([record.size or (1, 1) for record in sized], np.float64).reshape(-1, 2)
+    return sized, objects._replace(boxes=objects.boxes * scales[objects.owners][:, [0, 1, 0, 1]])
+
+
+def _size(record: Record) -> tuple[int, int] | None:
     try:
-        width, height = size = image_size(record.image)
+        return image_size(record.image)
     except DataError:
-        return record  # assemble meets the same error and reports it.
-    objects = [
-        obj._replace(box=(obj.box[0] * width, obj.box[1] * height, obj.box[2] * width, obj.box[3] * height))
-        for obj in record.objects
-    ]
-    return record._replace(objects=objects, size=size)
+        return None  # assemble meets the same error and reports it.
 
 
 def _with_own_ids(images: list[Image], file: str, findings: list[Finding]) -> list[Image]:
@@ -235,23 +252,20 @@ def _with_own_ids(images: list[Image], file: str, findings: list[Finding]) -> li
     return list(first.values())
 
 
-def _located(
-    images: list[Image], pictures: ImageFiles, file: str, findings: list[Finding]
-) -> Iterator[tuple[Image, Path | None]]:
-    """Yield each image with its file, or None; a file that several names fit is only theirs whose folders fit, too."""
+def _located(images: list[Image], pictures: ImageFiles, file: str, findings: list[Finding]) -> list[Path | None]:
+    """Return each image's file, or None; a file that several names fit is only theirs whose folders fit, too."""
     found = [pictures.locate(_names(image), file, f"image {image.id}", findings) for image in images]
     sharing: dict[Path | None, set[str | None]] = defaultdict(set)
     for image, picture in zip(images, found, strict=True):
         sharing[picture].add(image.file_name)
-    for image, picture in zip(images, found, strict=True):
+    for i, (image, picture) in enumerate(zip(images, found, strict=True)):
         if picture and len(sharing[picture]) > 1:
             ends = tuple(f"/{name.lstrip('./')}" for name in _names(image))
             if not picture.as_posix().endswith(ends):
                 message = f"no image {image.file_name!r}, only {picture.name!r}, whose name is another's, too; left out"
                 findings.append(Finding("missing-image", "warning", file, f"image {image.id}", message))
-                yield image, None
-                continue
-        yield image, picture
+                found[i] = None
+    return found
 
 
 def _report_habits(content: Content, fractions: bool, file: str, findings: list[Finding]) -> None:
