@@ -13,7 +13,6 @@ from tlx.features import Features, _store
 from tlx.search import study
 from tlx.work import attempts
 
-
 SIZE = 1_000_000
 
 
