@@ -1,0 +1,91 @@
+"""What `tlx memory` and `tlx study` show."""
+
+import io
+import json
+
+import optuna
+import pytest
+from rich.console import Console
+
+from tlx.commands import memory as memory_command
+from tlx.commands import study as study_command
+from tlx.commands.shared import FLAGS
+from tlx.errors import TlxError
+from tlx.search.storage import JOURNAL
+from tlx.work import attempts
+from tlx.work.ledger import Ledger, Need, kind
+
+EXPERIMENT = """\
+run.data = @splits.own()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+readers.voc.path = '/nowhere'
+splits.own.dataset = @readers.voc()
+freezes.last_layers.unfrozen = 1
+memory.budget_gb = 0.72
+search.space = {'freezes.last_layers.unfrozen': ('int', 0, 2), 'fit.learning_rate': ('log', 1e-4, 1e-2)}
+"""
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """The text that a command prints, once it is called."""
+    FLAGS(["tlx"])
+    out = io.StringIO()
+    for command in (memory_command, study_command):
+        monkeypatch.setattr(command, "CONSOLE", Console(file=out, width=120))
+    monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
+    (tmp_path / "config.gin").write_text(EXPERIMENT)
+    return out.getvalue
+
+
+def test_memory_has_a_line_for_each_boundary(shown, tmp_path, monkeypatch):
+    needs = {"0": Need(1e8, 1e7), "1": Need(2e8, 4e7), "2": Need(7e8, 1e8)}
+    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: needs[bindings[0][-1]])
+    memory_command.memory([str(tmp_path / "config.gin")])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown().splitlines() if line.startswith("│")]
+    assert rows == [["0", "0.10", "10.0", "50"], ["1", "0.20", "40.0", "10"], ["2", "0.70", "100.0", "none"]]
+    assert "memory.budget_gb = 0.72" in shown()
+
+
+def test_memory_that_cannot_be_measured_is_an_error(shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts.Attempts, "need", lambda *_: None)
+    with pytest.raises(TlxError, match="could not be measured"):
+        memory_command.memory([str(tmp_path / "config.gin")])
+
+
+def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL)))
+    kept = optuna.create_study(storage=storage, study_name="tlx", direction="maximize")
+    for number in range(8):
+        trial = kept.ask()
+        rate = trial.suggest_float("fit.learning_rate", 1e-4, 1e-2, log=True)
+        trial.suggest_int("freezes.last_layers.unfrozen", 0, 2)
+        bindings = [f"fit.learning_rate = {rate}", f"freezes.last_layers.unfrozen = {number % 2}"]
+        trial.set_user_attr("bindings", bindings)
+        if number == 5:
+            trial.set_user_attr("cause", "Traceback\nValueError: too bad")
+            kept.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            trial.set_user_attr("metrics", {"AP": rate * 50, "AP50": rate * 60})
+            kept.tell(trial, rate * 50)
+    ledger = Ledger(attempts.LEDGER)
+    experiment = memory_command.config.load([tmp_path / "config.gin"], ["freezes.last_layers.unfrozen = 0"])
+    ledger.put(kind(attempts.describe(experiment)), Need(3e8, 2e7, 33), "head")
+    study_command.study([str(tmp_path)])
+    text = shown()
+    assert "trial 5 fail: ValueError: too bad" in text
+    assert "0, 2, 4, 6" in text
+    assert "33" in text
+    assert "importance" in text
+    assert "not finished" in text
+    (tmp_path / "result.json").write_text(json.dumps({"best": {"trial": 3}}))
+    study_command.study([str(tmp_path)])
+    assert "finished; the best is trial 3" in shown()
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
+def test_a_folder_without_a_study_is_refused(shown, arguments):
+    with pytest.raises(TlxError, match="search|study"):
+        study_command.study(arguments)

@@ -1,0 +1,32 @@
+"""What is measured grows with what is trained."""
+
+import pytest
+
+from tlx import freeze, probe
+from tlx.data.splits.parts import Splits
+from tlx.features import Features
+from tlx.fit import Fit
+from tlx.models.heads.fcos import Fcos
+from tlx.run import Run
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    def progress(self, what, done, total, note=""):
+        self.heard.append((what, done, total))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_line_through_two_peaks(draw, tiny, tmp_path, cache):
+    data = Splits(draw(4, size=256), draw(2, size=256, seed=1), None)
+    settings = Features(folder=tmp_path, cache=cache, views=1)
+    run = Run(data, tiny(), Fcos(channels=16), freeze.last_layers(1), Fit(), settings, image_size=256)
+    listener = Listener()
+    need = probe.measure(run, (2, 34), listener)
+    # Pictures and features of this size take more than a tenth of a megabyte, and far less than a hundred.
+    assert 1e5 < need["each"] < 1e8
+    assert 1e8 < need["fixed"] < 2e10
+    assert listener.heard == [("measuring memory", i, 2) for i in range(3)]
+    assert not any(tmp_path.iterdir())

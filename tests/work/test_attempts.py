@@ -1,0 +1,140 @@
+"""A run fits in memory: by what was measured, and where that was wrong, by what it died of."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tlx import config
+from tlx.errors import TlxError, TrainingError
+from tlx.memory import Memory
+from tlx.work import attempts
+from tlx.work.attempts import Attempts, describe
+from tlx.work.hand import Hand, Outcome
+from tlx.work.ledger import Ledger, Need, kind
+
+EXPERIMENT = """\
+run.data = @splits.own()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+readers.voc.path = '/nowhere'
+splits.own.dataset = @readers.voc()
+freezes.last_layers.unfrozen = 0
+fit.batch_size = 64
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
+    (tmp_path / "a.gin").write_text(EXPERIMENT)
+    return config.load([tmp_path / "a.gin"])
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Stand in for the worker: a machine where so many examples fit, and a probe that says what it is told to."""
+    seen = SimpleNamespace(fits=1000, need={"fixed": 1e8, "each": 1e7}, probes=0, tried=[], answer=None)
+
+    def do(self, task, bindings, hear, micro=0, **_):
+        if task == "probe":
+            seen.probes += 1
+            return Outcome("done", seen.need) if seen.need else Outcome("memory", "signal 9")
+        seen.tried.append(micro)
+        if micro > seen.fits:
+            return Outcome("memory", "signal 9")
+        return seen.answer or Outcome("done", {"metrics": {}})
+
+    monkeypatch.setattr(Hand, "do", do)
+    return seen
+
+
+def train(experiment, tmp_path, **settings):
+    said = []
+
+    def hear(what, content):
+        if what == "say":
+            said.append(content)
+
+    made = Attempts(experiment, Memory(**settings), tmp_path / "a.gin", tmp_path / "log")
+    return made.train([], tmp_path / "run", [], hear), said
+
+
+def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_path, machine):
+    outcome, said = train(experiment, tmp_path, budget_gb=0.5)
+    # (0.5 / 1.2 - 0.1) / 0.01
+    assert (outcome.kind, machine.tried, machine.probes) == ("done", [31], 1)
+    assert "31 of 64 examples at once: predicted peak 0.41 GB of 0.50 GB (memory.budget_gb = 0.5)" in said
+    train(experiment, tmp_path, budget_gb=0.5)
+    assert (machine.tried, machine.probes) == ([31, 31], 1)
+
+
+def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):
+    train(experiment, tmp_path, budget_gb=5.0)
+    assert machine.tried == [64]
+
+
+def test_a_wrong_prediction_is_survived_and_learnt_from(experiment, tmp_path, machine):
+    machine.fits = 10
+    outcome, said = train(experiment, tmp_path, budget_gb=5.0)
+    assert (outcome.kind, machine.tried) == ("done", [64, 32, 16, 8])
+    assert sum("were too many" in line for line in said) == 3
+    train(experiment, tmp_path, budget_gb=5.0)
+    assert machine.tried[4:] == [15, 7]
+
+
+def test_without_a_probe_dying_teaches(experiment, tmp_path, machine):
+    machine.fits = 20
+    train(experiment, tmp_path, budget_gb=5.0, probe=False)
+    assert (machine.tried, machine.probes) == ([64, 32, 16], 0)
+    assert Ledger(attempts.LEDGER).get(kind(describe(experiment))).least == 32
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, machine, known):
+    machine.fits = 0
+    machine.need = {"fixed": 1e9, "each": 1e8} if known else None
+    outcome, _ = train(experiment, tmp_path, budget_gb=0.5)
+    assert outcome.kind == "infeasible"
+    assert machine.tried == []
+    assert "not even one example fits in 0.50 GB (memory.budget_gb = 0.5)" in outcome.content
+    assert ("it takes 1.10 GB" in outcome.content) == known
+    assert ("run.image_size = (224, 224) would take about 1.05 GB" in outcome.content) == known
+    assert "unfrozen layers" in outcome.content
+
+
+@pytest.mark.parametrize("kind_of_end", ["pruned", "refused", "crash", "lost", "infeasible"])
+def test_other_ends_are_told_as_they_are(experiment, tmp_path, machine, kind_of_end):
+    machine.answer = Outcome(kind_of_end, "why")
+    outcome, _ = train(experiment, tmp_path, budget_gb=5.0)
+    assert outcome == Outcome(kind_of_end, "why")
+    assert machine.tried == [64]
+
+
+def test_a_kind_of_run_is_what_its_memory_depends_on(experiment):
+    same = ["fit.learning_rate = 0.5", "fit.batch_size = 8", "run.seed = 7", "memory.budget_gb = 1.0"]
+    assert describe(experiment.with_bindings(same)) == describe(experiment)
+    for other in ("run.image_size = 64", "freezes.last_layers.unfrozen = 3", "fit.ema = 0.9", "features.cache = False"):
+        assert describe(experiment.with_bindings([other])) != describe(experiment)
+
+
+@pytest.mark.parametrize(("end", "error"), [("refused", TlxError), ("crash", TrainingError), ("lost", TrainingError)])
+def test_training_alone_says_why_it_ended(experiment, tmp_path, machine, end, error):
+    machine.answer = Outcome(end, "Traceback\nValueError: why")
+    listener = SimpleNamespace(say=print, progress=print, look=print)
+    with pytest.raises(error, match="why"):
+        attempts.train(experiment, tmp_path / "run", listener)
+    assert (tmp_path / "run/config.gin").exists()
+
+
+def test_a_stopped_worker_is_not_started_again(experiment, tmp_path, machine):
+    made = Attempts(experiment, Memory(budget_gb=5.0), tmp_path / "a.gin", tmp_path / "log")
+    made.stop()
+    assert made.train([], tmp_path / "run", [], lambda *_: None).kind == "lost"
+    assert machine.tried == []
+
+
+def test_workers_share_the_memory(experiment, tmp_path):
+    made = Attempts(experiment, Memory(budget_gb=6.0), tmp_path / "a.gin", tmp_path / "log", sharing=3)
+    assert made.limit.bytes == 2_000_000_000
+    assert Need(1e9, 1e8).largest(64, made.limit.bytes, 1.0) == 10
