@@ -71,7 +71,8 @@ def _main(argv: list[str]) -> None:
         print(f"tlx {command}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"\ntlx {command}: interrupted; the same command goes on from here", file=sys.stderr)
+        goes_on = "; the same command goes on from here" if command in ("train", "search", "fetch") else ""
+        print(f"\ntlx {command}: interrupted{goes_on}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -15,7 +15,7 @@ from tlx.models.graph import Cut, cut
 from tlx.pipeline import AHEAD, Views
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import Listener
-from tlx.run import Run, assemble
+from tlx.run import Run, assemble, refuse_errors
 
 # The first update traces and allocates; the second has what every later one has.
 _STEPS = 2
@@ -28,6 +28,7 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     takes ("fixed") and that of each example of a micro-batch ("each"). The examples have the input's full
     size and as many boxes as any training picture. What is loaded ahead is counted in.
     """
+    refuse_errors(run.data)
     detector, _ = assemble(run)
     parts = cut(detector.network, detector.blocks)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)

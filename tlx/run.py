@@ -16,7 +16,7 @@ from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
-from tlx.errors import DataError
+from tlx.errors import ConfigError, DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
 from tlx.fit import Fit, History, Look, fit, seen_updates
@@ -35,7 +35,15 @@ from tlx.report.runlog import Listener, RunLog, keep_pictures
 WEIGHTS = "detector.weights.h5"
 
 
-@rooms.register("run")
+def _check(image_size: int | tuple[int, int], seed: int) -> None:
+    sides = (image_size,) if isinstance(image_size, int) else image_size
+    if min(sides) < 32:
+        raise ConfigError(f"run.image_size = {image_size!r} makes no sense: give pixels, at least 32 to each side")
+    if seed < 0:
+        raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
+
+
+@rooms.register("run", check=_check)
 @dataclass(frozen=True)
 class Run:
     """One experiment: which data, which network, what of it trains, and how.

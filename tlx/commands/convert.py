@@ -3,23 +3,20 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from rich.console import Console
 from rich.text import Text
 
-from tlx import ginfile, registry
+from tlx import registry
+from tlx.commands.reading import bound, reader_for
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.data.convert import convert
 from tlx.data.dataset import Dataset, Finding
 from tlx.data.doctor import grouped
 from tlx.data.files import existing
-from tlx.data.sniff import recognize
-from tlx.errors import ConfigError, DataError, TlxError, suggest
-from tlx.registry import Entry
+from tlx.errors import DataError, TlxError
 from tlx.report.terminal import Terminal
-from tlx.typecheck import coerce
 
 flags.declare_key_flag("format")
 flags.declare_key_flag("gin_bindings")
@@ -44,8 +41,8 @@ def convert_data(arguments: list[str]) -> None:
     source, target = existing(arguments[0], "auto"), Path(arguments[1]).expanduser()
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         raise DataError(f"{target} is inside of {source}, which stays as it is; name a folder elsewhere")
-    reader = recognize(source) if FLAGS.source_format == "auto" else registry.find(f"readers.{FLAGS.source_format}")
-    dataset = reader.factory(source, **_bound(reader))
+    reader = reader_for(source, FLAGS.source_format)
+    dataset = reader.factory(source, **bound(reader))
     CONSOLE.print(Text(f"{source}: {_account(dataset)}, read as {reader.name}"), soft_wrap=True)
     _print(dataset.findings)
     with Terminal(Console(stderr=True)) as terminal:
@@ -53,23 +50,6 @@ def convert_data(arguments: list[str]) -> None:
         found = convert(dataset, target, FLAGS.format, FLAGS.images == "link", report, FLAGS.leave_out_errors)
     _print(found)
     CONSOLE.print(Text(f"{target}: written as {FLAGS.format}"), soft_wrap=True)
-
-
-def _bound(reader: Entry) -> dict[str, Any]:
-    """Return the arguments that bindings give the reader, checked."""
-    arguments = {}
-    for statement in ginfile.read((), FLAGS.gin_bindings):
-        if registry.find(statement.name) != reader:
-            raise ConfigError(f"{statement.target} has no effect: the data is read by {reader.full_name}")
-        if statement.argument not in reader.parameters:
-            close = suggest(statement.argument, reader.parameters)
-            raise ConfigError(f"{reader.full_name} has no argument {statement.argument!r}{close}")
-        try:
-            annotation = reader.parameters[statement.argument].annotation
-            arguments[statement.argument] = coerce(statement.value, annotation)
-        except TypeError as error:
-            raise ConfigError(f"{statement.target}: {error}") from error
-    return arguments
 
 
 def _account(dataset: Dataset) -> str:

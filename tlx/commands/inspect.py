@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tlx import config, registry
+from tlx.commands.reading import bound, reader_for
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.data.dataset import Dataset
 from tlx.data.files import existing
+from tlx.data.place import refuse_taken
 from tlx.data.sniff import recognize
 from tlx.data.splits.parts import Splits
 from tlx.data.survey import watched_by
@@ -79,6 +81,9 @@ def _inspect(arguments: list[str]) -> int:
     from tlx.report.inspection import inspect  # noqa: PLC0415
 
     path = existing(arguments[0], "auto")
+    if FLAGS.fix:
+        # Before anything that takes long.
+        refuse_taken(Path(FLAGS.fix).expanduser())
     with Terminal(Console(stderr=True)) as terminal, watched_by(partial(terminal.progress, "looking at pictures")):
         read = _read(path)
         root = path if isinstance(read.data, Dataset) else None
@@ -107,9 +112,9 @@ def _read(path: Path) -> _Read:
     if path.suffix == ".gin":
         return _read_experiment(path)
     registry.discover()
-    entry = recognize(path) if FLAGS.format in (None, "auto") else registry.find(f"readers.{FLAGS.format}")
+    entry = reader_for(path, FLAGS.format)
     size = FLAGS.image_size or _SIZE
-    return _Read(entry.factory(path), entry.name, (size, size))
+    return _Read(entry.factory(path, **bound(entry)), entry.name, (size, size))
 
 
 def _read_experiment(path: Path) -> _Read:

@@ -26,7 +26,7 @@ def list_registered(arguments: list[str]) -> None:
             CONSOLE.print(Text(f"{'':<33}{entry.package}: {entry.file}", style="dim"), soft_wrap=True)
         return
     entry = registry.find(wanted)
-    CONSOLE.print(Text.assemble((entry.full_name, "bold"), f"\n\n{inspect.getdoc(entry.factory)}\n"))
+    CONSOLE.print(Text.assemble((entry.full_name, "bold"), f"\n\n{inspect.getdoc(entry.factory)}\n"), soft_wrap=True)
     for name, parameter in entry.parameters.items():
         default = "" if parameter.default is parameter.empty else f" = {show(parameter.default)}"
-        CONSOLE.print(Text(f"    {entry.full_name}.{name}: {describe(parameter.annotation)}{default}"))
+        CONSOLE.print(Text(f"    {entry.full_name}.{name}: {describe(parameter.annotation)}{default}"), soft_wrap=True)

@@ -81,14 +81,14 @@ def new_folder(target: Path) -> Iterator[Path]:
       DataError: `target` exists and is not an empty folder, or the disk is full.
     """
     target = target.resolve()
-    _refuse_taken(target)
+    refuse_taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}-", dir=target.parent) as work:
             whole = Path(work) / "whole"
             whole.mkdir()
             yield whole
-            _refuse_taken(target)
+            refuse_taken(target)
             os.replace(whole, target)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -97,7 +97,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise DataError(f"{target}: the disk is full; {advice}") from error
 
 
-def _refuse_taken(target: Path) -> None:
+def refuse_taken(target: Path) -> None:
+    """Raise a DataError if something is at `target` already that is not an empty folder."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DataError(f"{target} exists and is not an empty folder: name a new one, nothing is overwritten")
 

@@ -121,7 +121,8 @@ def test_unlabelled_images(tmp_path, policy, count):
         (["drive_0005_sync_0000000012", "drive_0009_sync_0000000012"], ["drive_0005_sync", "drive_0009_sync"]),
         (["000000", "000001"], ["", ""]),
         (["frame_1", "frame_2"], ["", ""]),
-        (["cam2_0001", "cam2_0002"], ["", ""]),
+        (["cam2_000001", "cam2_000002"], ["", ""]),
+        (["BB-8_12", "BB-8_13", "R2-D2_51"], ["", "", ""]),
     ],
 )
 def test_sequences_are_groups(tmp_path, names, groups):

@@ -19,7 +19,10 @@ from tlx.registry import readers
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini")
 # Folders that other formats keep their images and labels in; nobody's classes.
 _OTHERS = frozenset(
-    ("images", "image", "imgs", "img", "jpegimages", "annotations", "labels", "image_2", "image_3", "label_2")
+    (
+        *("images", "image", "imgs", "img", "jpegimages", "annotations", "labels", "calib", "velodyne"),
+        *(f"{kind}_{number}" for kind in ("image", "label") for number in ("2", "3", "00", "01", "02", "03")),
+    )
 )
 _LABELS = (".xml", ".json", ".ndjson")
 # What a sniff looks at: so many files of a folder, so many in all, and so many levels.
@@ -58,6 +61,9 @@ def _sniff(path: Path) -> Sniff:
     images = [parts for parts in names if _is_image(parts)]
     labels = [parts for parts in names if parts[-1].lower().endswith(_LABELS)]
     texts = [parts for parts in names if parts[-1].lower().endswith(".txt")]
+    tracks = {name.lower() for parts in names for name in parts[:-1]} & {"label_02", "image_02", "label_2", "image_2"}
+    if tracks:
+        return Sniff(False, f"the folder {min(tracks)} is KITTI's, not a class")
     if labels or len(texts) > max(3, len(images) // 10):
         return Sniff(False, f"there are files that may hold labels, such as {'/'.join((labels or texts)[0])}")
     layout = _layout(images)

@@ -21,8 +21,8 @@ from tlx.registry import readers
 _FOLDERS = (("label_2", "image_2"), ("label_02", "image_02"), ("labels", "images"))
 _MAPPINGS = ("mapping", "devkit_object/mapping", "devkit/mapping")
 _MAX_BYTES = 16_000_000
-# A frame of a sequence that has a number itself; `frame_12` is of none.
-_NUMBERED = re.compile(r"(.*\d.*)[_-]\d+")
+# A frame, of six digits at least as KITTI numbers them, of a sequence that has a number itself: `0001_000012`.
+_NUMBERED = re.compile(r"(.*\d.*)[_-]\d{6,}")
 
 
 class _Part(NamedTuple):

@@ -69,9 +69,12 @@ def divide(dataset: Dataset, groups: np.ndarray, shares: np.ndarray, seed: int) 
         columns[group, :-1] += np.bincount(example.labels[~example.ignore], minlength=len(dataset.classes))
         columns[group, -1] += 1
     if len(columns) < len(shares):
+        errors = [str(finding) for finding in dataset.findings if finding.severity == "error"]
+        why = f" (reading them met {len(errors)} errors; first of all {errors[0]})" if errors else ""
         raise DataError(
-            f"{dataset.name}: {len(dataset)} images in {len(columns)} groups cannot be divided into "
-            f"{len(shares)} parts; add images, or ask for fewer parts"
+            f"{dataset.name}: {len(dataset)} images in {len(columns)} groups of look-alikes, sequences or one rule "
+            f"cannot be divided into {len(shares)} parts{why}; add images, or ask for fewer parts",
+            dataset.findings,
         )
     totals = np.maximum(columns.sum(axis=0), 1)
     rarest = np.where(columns > 0, totals, np.inf).min(axis=1)

@@ -1,10 +1,11 @@
 """Class folders: the folder that an image is in is its class."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from tlx.data.dataset import Dataset, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.formats.splitnames import named_split
 from tlx.data.place import Place, names
 from tlx.data.unheld import Unheld
@@ -29,11 +30,12 @@ def folder(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
     classes = unheld.renamed(dataset.classes, _folder_name)
     # A class that is called like a split would be taken for one.
     splits = any(e.split for e in dataset.examples) or any(named_split(name) is not None for name in classes)
-    for name, example in zip(names(dataset.examples), dataset.examples, strict=True):
+    folders: dict[Path, list[Example]] = defaultdict(list)
+    for example in dataset.examples:
         labels = np.unique(example.labels[~example.ignore])
         if len(labels) == 1:
             parent = target / _SPLITS[example.split] if splits else target
-            place(example.image, parent / classes[labels[0]] / name)
+            folders[parent / classes[labels[0]]].append(example)
         else:
             unheld.add(_why(len(labels)), example)
             place.count()
@@ -41,6 +43,9 @@ def folder(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
             unheld.add(
                 "boxes; left out: a class folder tells an image's class alone", example, count=len(example.boxes)
             )
+    for folder, examples in folders.items():
+        for name, example in zip(names(examples), examples, strict=True):
+            place(example.image, folder / name)
     return unheld.findings()
 
 
