@@ -10,6 +10,7 @@ import numpy as np
 from tlx.errors import DataError
 
 ANY_CLASS = -1
+_DTYPES = (np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_))
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Example:
         n = len(self.boxes)
         shapes = (self.boxes.shape, self.labels.shape, self.ignore.shape)
         dtypes = (self.boxes.dtype, self.labels.dtype, self.ignore.dtype)
-        if shapes != ((n, 4), (n,), (n,)) or dtypes != (np.float32, np.int32, np.bool_):
+        if shapes != ((n, 4), (n,), (n,)) or dtypes != _DTYPES:
             raise DataError(f"{self.record or self.image}: boxes, labels and ignore have {shapes} {dtypes}")
         # Without NumPy, which takes longer for the few boxes that an image has.
         right, bottom = self.width, self.height
-        if not all(0 <= x0 < x1 <= right and 0 <= y0 < y1 <= bottom for x0, y0, x1, y1 in self.boxes.tolist()):
-            raise DataError(f"{self.record or self.image}: a box is empty, not finite or outside the image")
+        for x0, y0, x1, y1 in self.boxes.tolist():
+            if not (0 <= x0 < x1 <= right and 0 <= y0 < y1 <= bottom):
+                raise DataError(f"{self.record or self.image}: a box is empty, not finite or outside the image")
         if (ANY_CLASS, False) in zip(self.labels.tolist(), self.ignore.tolist(), strict=True):
             raise DataError(f"{self.record or self.image}: a box of no class is not marked as ignored")
         for array in (self.boxes, self.labels, self.ignore):
@@ -84,7 +86,8 @@ class Dataset:
 
     def __post_init__(self):
         for example in self.examples:
-            if not all(-1 <= label < len(self.classes) for label in example.labels.tolist()):
+            labels = example.labels.tolist()
+            if labels and not -1 <= min(labels) <= max(labels) < len(self.classes):
                 raise DataError(f"{example.record}: a label is outside the {len(self.classes)} classes")
             if self.task == "classification" and len(example.labels) != 1:
                 raise DataError(f"{example.record}: has {len(example.labels)} boxes where a classified image has one")

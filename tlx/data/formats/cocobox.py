@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from tlx.data.formats.cocofile import Annotation, Image, Mask
+from tlx.data.formats.cocofile import Annotation, Image, Mask, shape
 from tlx.data.formats.masks import polygon_bounds, run_bounds
 from tlx.data.objects import Box
 
@@ -16,13 +16,13 @@ BoxesFrom = Literal["bbox", "segmentation"]
 # Sides of a bbox and its outline may differ by rounding, and by the last pixel that some tools count.
 _TOLERANCE = 2.0
 _NONE = (np.nan,) * 4
-# So many annotations' points are laid out at once.
-_BLOCK = 20_000
+# So many annotations' outlines are laid out at once: few enough to stay in the processor's cache.
+_BLOCK = 500
 
 
 def bboxes(annotations: Sequence[Annotation]) -> np.ndarray:
     """Return the bboxes as float64 [n, 4] (x_min, y_min, x_max, y_max), NaN where there is none of four numbers."""
-    told = (box if len(box := annotation.bbox or ()) == 4 else _NONE for annotation in annotations)
+    told = [box if (box := annotation.bbox) and len(box) == 4 else _NONE for annotation in annotations]
     boxes = np.fromiter(chain.from_iterable(told), np.float64, 4 * len(annotations)).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
@@ -34,17 +34,15 @@ def outlines(annotations: Sequence[Annotation]) -> np.ndarray:
     for start in range(0, len(annotations), _BLOCK):
         polygons, owners = [], []
         for i, annotation in enumerate(annotations[start : start + _BLOCK], start):
-            parts = annotation.segmentation
-            if not parts:
-                continue
-            if isinstance(parts, list) and len(parts) == 1 and _is_polygon(parts[0]):
-                polygons.append(parts[0])
-                owners.append(i)
-            else:
-                try:
+            try:
+                parts = shape(annotation)
+                if isinstance(parts, list) and len(parts) == 1 and _is_polygon(parts[0]):
+                    polygons.append(parts[0])
+                    owners.append(i)
+                elif parts:
                     bounds[i] = _bounds(parts) or _NONE
-                except ValueError:
-                    continue  # `complaint` and `disagreement` say so.
+            except ValueError:
+                continue  # `complaint` and `disagreement` say so.
         if owners:
             bounds[owners] = _polygon_bounds(polygons)
     return bounds
@@ -69,7 +67,7 @@ def complaint(annotation: Annotation, classes: Mapping[str, str], boxes_from: Bo
         fine = len(annotation.bbox) == 4 and all(map(math.isfinite, annotation.bbox))
         return "" if fine else f"its bbox must be [x, y, width, height], not {annotation.bbox[:5]}"
     try:
-        if _bounds(annotation.segmentation):
+        if _bounds(shape(annotation)):
             return ""
     except ValueError as error:
         return f"its segmentation is broken ({error})"
@@ -78,11 +76,13 @@ def complaint(annotation: Annotation, classes: Mapping[str, str], boxes_from: Bo
 
 
 def disagreement(annotation: Annotation, image: Image) -> str:
-    """Return how a bbox differs from its own segmentation, or "" where it does not or cannot be told."""
-    try:
-        outline = _bounds(annotation.segmentation)
-    except ValueError as error:
-        return f"the segmentation is broken ({error})"
+    """Return how a bbox differs from its own segmentation, or "" where it does not or cannot be told.
+
+    Raises:
+      ValueError: the segmentation is broken.
+    """
+    parts = shape(annotation)
+    outline = _bounds(parts)
     if outline is None or len(annotation.bbox or ()) != 4:
         return ""
     x, y, width, height = annotation.bbox
@@ -96,8 +96,8 @@ def disagreement(annotation: Annotation, image: Image) -> str:
     # A mirrored box near the middle of the image is hardly off, and yet tells that its file is wrong.
     if image.height and max(sides, abs(image.height - y1 - y), abs(image.height - y0 - y - height)) < 0.01:
         return f"{text}upside down against the {ours}"
-    if isinstance(annotation.segmentation, Mask) and image.width and image.height:
-        rows, columns = annotation.segmentation.size
+    if isinstance(parts, Mask) and image.width and image.height:
+        rows, columns = parts.size
         if (rows, columns) != (image.height, image.width):
             ours += f", whose mask is for {columns} x {rows} px and not {image.width:g} x {image.height:g}"
     return f"{text}{off:g} px off the {ours}" if off > _TOLERANCE else ""

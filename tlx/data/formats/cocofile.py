@@ -49,15 +49,19 @@ class Mask(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """One object: `bbox` is x, y, width, height in pixels; `segmentation` is polygons, a polygon or a mask."""
+    """One object: `bbox` is x, y, width, height in pixels; `segmentation` is JSON, which `shape` decodes."""
 
     image_id: int | str
     category_id: int | str
     id: int | str | None = None
     bbox: list[float] | None = None
-    segmentation: list[list[float] | float] | Mask | None = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: bool | float | None = None
     ignore: bool | float | None = None
+
+
+# Decoded one by one and forgotten, outlines take little memory; most of a file is their numbers.
+_SHAPE = msgspec.json.Decoder(list[list[float] | float] | Mask | None, strict=False)
 
 
 class Content(msgspec.Struct, gc=False):
@@ -66,15 +70,6 @@ class Content(msgspec.Struct, gc=False):
     images: list[Image]
     annotations: list[Annotation]
     categories: list[Category]
-
-
-class _WithoutSegmentation(msgspec.Struct, gc=False):
-    image_id: int | str
-    category_id: int | str
-    id: int | str | None = None
-    bbox: list[float] | None = None
-    iscrowd: bool | float | None = None
-    ignore: bool | float | None = None
 
 
 class _Named(msgspec.Struct):
@@ -99,9 +94,26 @@ def decode(file: Path, name: str, findings: list[Finding]) -> Content:
         content = msgspec.json.decode(text, type=Content)
     except _BROKEN:
         content = _row_by_row(file, text, name, findings)
-    if content.annotations and not any(a.bbox or a.segmentation for a in content.annotations):
+    if content.annotations and not any(a.bbox or outlined(a) for a in content.annotations):
         raise _other(file, f"none of its {len(content.annotations)} annotations has a bbox or a segmentation")
     return content
+
+
+def outlined(annotation: Annotation) -> bool:
+    """Return whether an annotation has a segmentation, be it a broken one."""
+    return bytes(annotation.segmentation) not in (b"null", b"[]")
+
+
+def shape(annotation: Annotation) -> list[list[float] | float] | Mask | None:
+    """Return an annotation's segmentation: polygons, the numbers of one polygon, or a mask.
+
+    Raises:
+      ValueError: it is none of these.
+    """
+    try:
+        return _SHAPE.decode(annotation.segmentation)
+    except RecursionError as error:
+        raise ValueError(error) from error
 
 
 def looks_like(file: Path) -> bool:
@@ -171,23 +183,9 @@ def _sound_rows(
             sound.append(msgspec.json.decode(row, type=kind, strict=False))
         except _BROKEN as error:
             where = f"{key}[{number}]{_id(row)}"
-            kept = _without_segmentation(row) if kind is Annotation else None
-            if kept:
-                sound.append(kept)
-                message = f"its segmentation is broken ({error}); only its bbox is taken"
-                findings.append(Finding("broken-segmentation", "warning", name, where, message))
-            else:
-                message = f"{error}; left out: repair or remove it"
-                findings.append(Finding("broken-annotation", "error", name, where, message))
+            message = f"{error}; left out: repair or remove it"
+            findings.append(Finding("broken-annotation", "error", name, where, message))
     return sound
-
-
-def _without_segmentation(row: msgspec.Raw) -> Annotation | None:
-    try:
-        kept = msgspec.json.decode(row, type=_WithoutSegmentation, strict=False)
-    except _BROKEN:
-        return None
-    return Annotation(**msgspec.structs.asdict(kept)) if kept.bbox else None
 
 
 def _id(row: msgspec.Raw) -> str:

@@ -213,7 +213,7 @@ def _leave_out_broken(
     owners = objects.owners
     for i in sorted(np.flatnonzero((unfit | ~agree) & (owners >= 0)).tolist(), key=owners.__getitem__):
         annotation = annotations[i]
-        if not unfit[i] and not annotation.segmentation:
+        if not unfit[i] and not cocofile.outlined(annotation):
             continue
         image = images[owners[i]]
         where = f"image {image.id}, annotation {annotation.id}"
@@ -221,7 +221,14 @@ def _leave_out_broken(
             message = f"{broken}; left out: repair or remove it"
             findings.append(Finding("broken-annotation", "error", file, where, message))
             owners[i] = -1
-        elif odd := cocobox.disagreement(annotation, image):
+            continue
+        try:
+            odd = cocobox.disagreement(annotation, image)
+        except ValueError as error:
+            message = f"its segmentation is broken ({error}); only its bbox is taken"
+            findings.append(Finding("broken-segmentation", "warning", file, where, message))
+            continue
+        if odd:
             message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
             findings.append(Finding("bbox-segmentation", "warning", file, where, message))
 
@@ -272,7 +279,7 @@ def _report_habits(content: Content, fractions: bool, file: str, findings: list[
     if fractions:
         message = "all of its boxes lie within 0 to 1; taken as fractions of the image's width and height"
         findings.append(Finding("boxes-as-fractions", "warning", file, "", message))
-    without = [annotation for annotation in content.annotations if annotation.segmentation and not annotation.bbox]
+    without = [a for a in content.annotations if not a.bbox and cocofile.outlined(a)]
     if without:
         message = (
             f"{len(without)} annotations have a segmentation and no bbox (this is the first); its bounds are taken"

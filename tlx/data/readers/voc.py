@@ -76,7 +76,7 @@ def voc(
     root = existing(path, "voc")
     findings: list[Finding] = []
     with bulk():
-        records = [record for part in _parts(root) for record in _read(root, part, unlabelled, findings)]
+        records = (record for part in _parts(root) for record in _read(root, part, unlabelled, findings))
         return assemble("voc", records, root, classes, merge, findings)
 
 
