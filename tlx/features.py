@@ -23,7 +23,7 @@ from tlx.registry import rooms
 
 _BATCH = 16
 # To be counted up when pictures are decoded or resampled in another way.
-_FORMAT = 1
+_FORMAT = 2
 # What this run has opened: training and validation features must not push each other out.
 _IN_USE: set[Path] = set()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
