@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "tlx"
 _PLAN = """
 errors lock lazy registry typecheck ginfile tree config
 data.dataset data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
-data.objects data.assemble data.sniff data.place data.unheld
+data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
 augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph

@@ -87,5 +87,5 @@ def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere"]])
 def test_a_folder_without_a_study_is_refused(shown, arguments):
-    with pytest.raises(TlxError, match="search|study"):
+    with pytest.raises(TlxError, match=r"search|study"):
         study_command.study(arguments)

@@ -162,3 +162,20 @@ def test_arrays_have_the_canonical_types():
     example = build(record(cup(1, 1, 5, 5)), record(name="b")).examples[1]
     assert (example.boxes.shape, example.boxes.dtype) == ((0, 4), np.float32)
     assert (example.labels.dtype, example.ignore.dtype) == (np.int32, np.bool_)
+
+
+def test_an_image_none_of_whose_boxes_is_sound_is_no_background():
+    dataset = build(record(cup(20, 10, 10, 20), name="bad"), record(cup(1, 1, 2, 2)), record(name="empty"))
+    assert [e.image.stem for e in dataset.examples] == ["a", "empty"]
+    assert [(f.code, f.file) for f in dataset.findings] == [("inverted-box", "bad.xml"), ("no-sound-box", "bad.xml")]
+
+
+@pytest.mark.parametrize(("wrong", "refused"), [(12, True), (9, False), (0, False)])
+def test_boxes_most_of_which_do_not_fit_are_an_error(wrong, refused):
+    records = [record(cup(90, 10, 190, 40), name=f"wrong{i}") for i in range(wrong)]
+    records += [record(cup(10, 10, 20, 20), name=f"right{i}") for i in range(8)]
+    errors = [f for f in build(*records).findings if f.severity == "error"]
+    assert [f.code for f in errors] == ["boxes-do-not-fit"] * refused
+    assert not refused or "12 of 20 boxes" in errors[0].message
+    # Where a format's boxes may pass the edge, they say nothing.
+    assert not any(f.severity == "error" for f in build(*records, clipping="expected").findings)

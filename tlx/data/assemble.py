@@ -1,9 +1,7 @@
 """What all readers share: plain records in, one checked Dataset out."""
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import compress, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +13,7 @@ from tlx.data.files import relative
 from tlx.data.images import image_header, named_format
 from tlx.data.names import near_misses
 from tlx.data.objects import Columns, Object, columns
+from tlx.data.oddities import clipped_counted, doubt, oddity
 from tlx.errors import DataError, suggest
 
 # The label of an object whose class is not wanted.
@@ -78,7 +77,9 @@ def assemble(
     before = len(findings)
     examples = tuple(_examples(records, sizes, objects, ids, findings))
     if clipping == "expected":
-        findings[before:] = _clipped_counted(findings[before:])
+        findings[before:] = clipped_counted(findings[before:])
+    else:
+        doubt(len(objects.names), findings[before:], findings)
     boxes = sum(example.ignore.size - np.count_nonzero(example.ignore) for example in examples)
     _refuse_none(boxes, "box to learn from", reader, root, findings)
     return Dataset(root.resolve().name, names, examples, tuple(findings))
@@ -237,11 +238,16 @@ def _examples(
     kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & np.isfinite(raw).all(axis=1)
     moved = (np.abs(raw - clipped) > 1).any(axis=1)
     for i in np.flatnonzero(moved | ~kept).tolist():
-        code, message = _oddity(raw[i].tolist(), sizes[objects.owners[i]], bool(kept[i]))
+        code, message = oddity(raw[i].tolist(), sizes[objects.owners[i]], bool(kept[i]))
         findings.append(_at(records, objects, i, code, "warning", message))
+    had = np.bincount(objects.owners, minlength=len(records)).tolist()
     boxes, labels, ignore = boxes[kept], labels[kept], objects.ignore[kept]
     stops = np.cumsum(np.bincount(objects.owners[kept], minlength=len(records))).tolist()
-    for record, size, (start, stop) in zip(records, sizes, pairwise([0, *stops]), strict=True):
+    for record, size, own, (start, stop) in zip(records, sizes, had, pairwise([0, *stops]), strict=True):
+        if own and start == stop:
+            message = f"none of its {own} boxes is sound; the image is left out, since it would count as background"
+            findings.append(Finding("no-sound-box", "warning", record.file, record.record, message))
+            continue
         truth = boxes[start:stop], labels[start:stop], ignore[start:stop]
         yield Example(record.image, *size, *truth, _place(record), record.group, record.split)
 
@@ -261,31 +267,6 @@ def _distinct(records: list[Record], objects: Columns, labels: np.ndarray, findi
             message = f"the same {objects.names[i] or 'ignore region'} box as {where}; left out"
             findings.append(_at(records, objects, i, "duplicate-box", "warning", message))
     return kept
-
-
-def _oddity(box: Sequence[float], size: tuple[int, int], kept: bool) -> tuple[str, str]:
-    """Return a code and a message for a box that is clipped by more than a pixel, or of which nothing is left."""
-    x0, y0, x1, y1 = box
-    width, height = size
-    text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-    if kept:
-        return "clipped-box", f"{text} passes the edge of the {width} x {height} image; clipped"
-    if not all(map(math.isfinite, box)):
-        return "non-finite-box", f"{text} is not finite; left out"
-    if x1 < x0 or y1 < y0:
-        return "inverted-box", f"{text} has its minimum beyond its maximum; left out"
-    if x0 < x1 and y0 < y1 and (x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height):
-        return "box-outside", f"{text} lies outside of the {width} x {height} image; left out"
-    return "zero-area-box", f"{text} has no area; left out"
-
-
-def _clipped_counted(findings: list[Finding]) -> list[Finding]:
-    clipped = [finding for finding in findings if finding.code == "clipped-box"]
-    if not clipped:
-        return findings
-    message = f"{len(clipped)} boxes pass the edge of their image, as this format's may; clipped (first seen here)"
-    note = replace(clipped[0], severity="info", message=message)
-    return [finding for finding in findings if finding.code != "clipped-box"] + [note]
 
 
 def _at(

@@ -28,8 +28,8 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        where = f"{self.file} ({self.record})" if self.record else self.file
-        return f"{self.severity}: {where}: {self.message} [{self.code}]"
+        where = f"{self.file} ({self.record})" if self.file and self.record else self.file or self.record
+        return f"{self.severity}: {where}{': ' if where else ''}{self.message} [{self.code}]"
 
 
 @dataclass(frozen=True, eq=False)

@@ -381,7 +381,8 @@ def test_peaches_are_upside_down_and_repairable(tmp_path):
         name = image["file_name"].rpartition("%2F")[2].partition("?")[0]
         shutil.copy(source / f"images/training_{i}.jpg", tmp_path / name)
     flipped = coco(path, images=tmp_path)
-    assert Counter(f.code for f in flipped.findings) == {"bbox-segmentation": 18}
+    assert Counter(f.code for f in flipped.findings) == {"bbox-segmentation": 18, "boxes-contradicted": 1}
+    assert [f.code for f in flipped.findings if f.severity == "error"] == ["boxes-contradicted"]
     repaired = coco(path, images=tmp_path, boxes_from="segmentation")
     assert repaired.findings == ()
     for wrong, right in zip(flipped.examples, repaired.examples, strict=True):

@@ -24,6 +24,8 @@ from tlx.registry import readers
 
 # Folders that hold one split each, as Roboflow writes them.
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testdev")
+# So many contradictions are no accident, if they are most.
+_SEVERAL = 4
 # So many JSON files in one folder are looked into.
 _MOST = 50
 
@@ -168,7 +170,7 @@ def _read(
         np.array([names[a.category_id] for a in annotations], np.object_),
         boxes,
         np.array([bool(a.iscrowd or a.ignore) for a in annotations], np.bool_),
-        np.array([f"annotation {a.id}" for a in annotations], np.object_),
+        np.array([_where(i, annotation) for i, annotation in enumerate(annotations)], np.object_),
     )
     _leave_out_broken(objects, agree, annotations, images, classes, boxes_from, file, findings)
     there = np.array([picture is not None for picture in located], np.bool_)
@@ -211,12 +213,13 @@ def _leave_out_broken(
     """Set the owners of annotations that are no objects to -1, and report what is odd about these and others."""
     unfit = ~np.isfinite(objects.boxes).all(axis=1) | np.equal(objects.names, None)
     owners = objects.owners
+    contradicted = 0
     for i in sorted(np.flatnonzero((unfit | ~agree) & (owners >= 0)).tolist(), key=owners.__getitem__):
         annotation = annotations[i]
         if not unfit[i] and not cocofile.outlined(annotation):
             continue
         image = images[owners[i]]
-        where = f"image {image.id}, annotation {annotation.id}"
+        where = f"image {image.id}, {_where(i, annotation)}"
         if broken := cocobox.complaint(annotation, classes, boxes_from):
             message = f"{broken}; left out: repair or remove it"
             findings.append(Finding("broken-annotation", "error", file, where, message))
@@ -231,6 +234,18 @@ def _leave_out_broken(
         if odd:
             message = f"{odd}; if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
             findings.append(Finding("bbox-segmentation", "warning", file, where, message))
+            contradicted += 1
+    outlined = contradicted and sum(map(cocofile.outlined, annotations))
+    if contradicted >= _SEVERAL and contradicted > outlined / 2:
+        message = (
+            f"{contradicted} of {outlined} boxes contradict their own segmentation, so the file as a whole is wrong; "
+            "look at some pictures, and if the segmentation is right: readers.coco.boxes_from = 'segmentation'"
+        )
+        findings.append(Finding("boxes-contradicted", "error", file, "", message))
+
+
+def _where(position: int, annotation: Annotation) -> str:
+    return f"annotations[{position}]" if annotation.id is None else f"annotation {annotation.id}"
 
 
 def _in_pixels(records: list[Record], objects: Columns) -> tuple[list[Record], Columns]:
