@@ -3,7 +3,7 @@
     python tests/hostile/fuzz.py --minutes 10
     python tests/hostile/fuzz.py --minutes 2 --format coco --seed 7
 
-The targets are the formats in seeds.py, a tenth of the time each; what is a fault, judge.py tells. A fault is
+The targets are the formats in seeds.py, in turn; what is a fault, judge.py tells. A fault is
 printed with its seed, its input kept in --keep (by default fuzz-faults), and the exit code is then 1.
 """
 

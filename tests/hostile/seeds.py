@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from tlx import registry
 from tlx.data.dataset import Dataset
 from tlx.data.formats import labelmap, tfexample, tfrecords
 from tlx.data.images import file_hash, image_size, open_image
@@ -169,6 +170,21 @@ def make_manifest(root: Path) -> None:
     put(root, "list.csv", file.getvalue())
 
 
+def make_open_images(root: Path) -> None:
+    pictures(root, "validation", NAMES)
+    put(root, "class-descriptions-boxable.csv", "/m/01,Cup\n/m/02,Bottle\n")
+    header = (
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+    )
+    rows = [f"{name},xclick,/m/01,1,0.1,0.3,0.1,0.5,0,0,{i % 2},0,0" for i, name in enumerate(NAMES)]
+    put(root, "validation-annotations-bbox.csv", "\n".join([header, *rows, ""]))
+
+
+def read_open_images(root: Path) -> Dataset:
+    registry.discover()
+    return registry.find("readers.open_images").factory(root)
+
+
 def make_index(root: Path) -> None:
     pictures(root)
     rows = [
@@ -226,6 +242,9 @@ SEEDS = {
     "folder": Seed(("cats/a.png",), make_folder, folder),
     "zip": Seed(("pets.zip",), make_zip, lambda root: folder(root / "pets.zip")),
     "manifest": Seed(("list.csv", "images/b.png"), make_manifest, lambda root: manifest(root / "list.csv")),
+    "open images": Seed(
+        ("validation-annotations-bbox.csv", "class-descriptions-boxable.csv"), make_open_images, read_open_images
+    ),
     "index": Seed(("images/index.jsonl",), make_index, read_index),
     "label map": Seed(("label_map.pbtxt",), make_tfrecord, read_map),
     "images": Seed(tuple(IMAGES), make_images, read_images),
