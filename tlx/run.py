@@ -167,7 +167,8 @@ def refuse_errors(data: Splits) -> None:
     if errors:
         shown = "\n  ".join(errors[:10])
         more = f"\n  and {len(errors) - 10} more, which `tlx inspect` lists" if len(errors) > 10 else ""
-        raise DataError(f"the data has {len(errors)} errors; mend or remove these files:\n  {shown}{more}")
+        mend = "mend or remove these (`tlx inspect PATH --fix COPY` writes a mended copy)"
+        raise DataError(f"the data has {len(errors)} errors; {mend}:\n  {shown}{more}")
 
 
 def _warnings(data: Splits) -> list[str]:
