@@ -80,7 +80,7 @@ def _speed(learner: Learner, way: Source, batch: int, updates: int, turn: int) -
     units = list(itertools.islice(order(len(way.views.dataset), way.views.count, turn), batch * updates))
     started = time.perf_counter()
     for _, *arrays in way.batches(units, batch):
-        learner.update(arrays, 1e-3, batch)
+        learner.update([arrays], 1e-3)
     return batch * updates / (time.perf_counter() - started)
 
 

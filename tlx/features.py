@@ -164,7 +164,8 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
         config = {k: v for k, v in step.operation.get_config().items() if k not in ("name", "trainable", "dtype")}
         wiring = [position[id(t)] for t in step.inputs]
         position.update((id(t), len(position) + i) for i, t in enumerate(step.outputs))
-        what = [type(step.operation).__name__, config, step.constants, wiring]
+        computes = getattr(step.operation, "compute_dtype", "")
+        what = [type(step.operation).__name__, config, step.constants, wiring, computes]
         digest.update(json.dumps(what, default=str, sort_keys=True).encode())
     digest.update(json.dumps([position[id(t)] for t in cut.prefix.outputs]).encode())
     for variable in cut.prefix.weights:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlx import checkpoint
+from tlx.devices import Strategy
 from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
 from tlx.lazy import tf
@@ -30,6 +31,9 @@ class Fit:
     unfrozen backbone layers relative to the head's. `warmup` is a share of all updates. `clip` bounds the
     gradients' global norm. `ema` is the decay of a moving average of the weights, which is then what gets
     evaluated and kept.
+    `strategy` says which devices share an update: "none" is one, "mirrored" all GPUs of this machine, and
+    "multi_worker" those of all machines that the environment variable TF_CONFIG names, where the same command
+    is given on each; `micro_batch` is then each machine's. The update is the same, whoever takes part.
     `evaluations` is how often the validation split is looked at, evenly spread; the best look is kept.
     """
 
@@ -44,6 +48,7 @@ class Fit:
     evaluations: int = 8
     micro_batch: int | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
+    strategy: Strategy = "none"
 
     def __post_init__(self):
         sound = {
@@ -120,18 +125,21 @@ def fit(
     each look; either may raise to end the run. `micro` is how many examples fit in memory at once, if that
     is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in
     `folder`; where one is there already the run goes on from it, with the numbers that it would have had
-    without the interruption.
+    without the interruption. Of several workers only the chief looks, and reads and writes checkpoints; the
+    others' histories hold no looks.
 
     Raises:
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
     """
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
-    history = History()
-    done = _resume(folder, learner, history)
+    history, devices = History(), learner.devices
+    done = devices.told(_resume(folder, learner, history) if devices.chief else 0)
+    devices.follow(learner.state)
     size = settings.batch(pictures)
-    fitting = min(n for n in (size, settings.micro_batch, micro, history.micro_batch) if n)
-    feed = _Feed(train, settings, seed, fitting)
+    share = devices.share(size)
+    fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batch) if n)
+    feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, speed = time.monotonic() - history.earlier_seconds, _Speed()
     losses: list[float] = []
@@ -140,11 +148,11 @@ def fit(
         loss = _update(learner, feed, update, rate)
         history.micro_batch = feed.micro
         if not math.isfinite(loss):
-            raise _not_finite(feed, update, loss)
+            raise _not_finite(feed, update, loss, learner.scale.used)
         losses.append(loss)
         speed.count(size)
         on_update(update + 1, updates, loss)
-        if update + 1 in looks:
+        if update + 1 in looks and devices.chief:
             metrics, scalars = _looked(learner, look)
             history.images_per_second = speed.images_per_second
             # The mean since the last look, so that a resumed run, which begins after a look, says the same.
@@ -157,7 +165,9 @@ def fit(
             on_look(seen)
             speed.go_on()
     feed.close()
-    checkpoint.load(folder / _BEST, learner.model_state)
+    if devices.chief:
+        checkpoint.load(folder / _BEST, learner.model_state)
+    devices.follow(learner.model_state)
     history.seconds = time.monotonic() - started
     return history
 
@@ -213,10 +223,10 @@ def _resume(folder: Path, learner: Learner, history: History) -> int:
 
 
 class _Feed:
-    """The examples of each update, in parts of at most `micro`, loaded ahead from wherever they are asked for."""
+    """This worker's `share` of each update's examples, in parts of at most `micro`, loaded ahead from any update on."""
 
-    def __init__(self, train: Source, settings: Fit, seed: int, micro: int):
-        self.train, self.micro = train, micro
+    def __init__(self, train: Source, settings: Fit, seed: int, share: range, micro: int):
+        self.train, self.share, self.micro = train, share, micro
         self.size = settings.batch(len(train.views.dataset))
         self._settings, self._seed = settings, seed
         self._parts: Any = (nothing for nothing in ())
@@ -228,12 +238,13 @@ class _Feed:
         return order(len(self.train.views.dataset), views, self._seed, update * self.size)
 
     def of(self, update: int) -> Iterator[Sequence[Any]]:
-        """Yield the parts of one update."""
+        """Yield the parts of this worker's share of one update."""
         if update != self._next:
             self.close()
-            self._parts = self.train.batches(self.units(update), self.size, self.micro)
+            mine = (unit for i, unit in enumerate(self.units(update)) if i % self.size in self.share)
+            self._parts = self.train.batches(mine, len(self.share), self.micro)
         self._next = -1
-        for _ in range(math.ceil(self.size / self.micro)):
+        for _ in range(math.ceil(len(self.share) / self.micro)):
             yield next(self._parts)[1:]
         self._next = update + 1
 
@@ -246,6 +257,8 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
     while True:
         try:
             return learner.update(feed.of(update), rate)
+        except OverflowError:
+            continue
         except tf.errors.ResourceExhaustedError as error:
             if feed.micro == 1:
                 raise TrainingError(
@@ -264,11 +277,12 @@ def _score(look: Look) -> float:
     return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0
 
 
-def _not_finite(feed: _Feed, update: int, loss: float) -> TrainingError:
+def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:
     examples = feed.train.views.dataset.examples
     names = sorted({examples[i].image.name for i, _ in islice(feed.units(update), feed.size)})
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return TrainingError(
         f"the loss or its gradient became {loss} at update {update + 1}, on these pictures: {shown};"
         " try a smaller fit.learning_rate, and look at these pictures' labels"
+        + ("; float16 ends at 65504, so try run.precision = 'mixed_bfloat16', too" if half else "")
     )

@@ -26,12 +26,18 @@ class _Lazy:
 
 def _import_tensorflow() -> None:
     if _LOG_LEVEL in os.environ:
-        importlib.import_module("tensorflow")
+        _grow_slowly(importlib.import_module("tensorflow"))
         return
     os.environ[_LOG_LEVEL] = "2"
     with _quiet():
         # Looking for devices is what makes the rest of the greeting appear.
-        importlib.import_module("tensorflow").config.list_physical_devices()
+        _grow_slowly(importlib.import_module("tensorflow"))
+
+
+def _grow_slowly(tensorflow: Any) -> None:
+    """Let TensorFlow take memory of a GPU as it needs it, and not all at once: a machine's processes share it."""
+    for gpu in tensorflow.config.list_physical_devices("GPU"):
+        tensorflow.config.experimental.set_memory_growth(gpu, True)
 
 
 @contextlib.contextmanager

@@ -4,22 +4,25 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from tlx.devices import Devices
 from tlx.features import Source
 from tlx.lazy import keras, tf
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
+from tlx.scale import LossScale
 
 
 class Learner:
     """A detector's trainable part with its optimizer.
 
     An update's loss is the sum of all examples' losses over the sum of their positives, so a batch gives
-    the same update whether it is taken at once or in micro-batches, but for BatchNorm layers that train:
-    those see a micro-batch's statistics.
+    the same update whether it is taken at once, in micro-batches or by several replicas, but for BatchNorm
+    layers that train: those see the statistics of one replica's piece of a micro-batch.
     """
 
-    def __init__(self, detector: Detector, cut: Cut, train: Source, settings: Any):
+    def __init__(self, detector: Detector, cut: Cut, train: Source, settings: Any, devices: Devices | None = None):
         self.detector, self.cut, self.train_source, self.settings = detector, cut, train, settings
+        self.devices = devices or Devices()
         self.variables = detector.model.trainable_variables
         head = {id(v) for v in detector.top.trainable_variables}
         self._groups = [
@@ -27,17 +30,31 @@ class Learner:
             (settings.backbone_rate, [i for i, v in enumerate(self.variables) if id(v) not in head]),
         ]
         self._groups = [group for group in self._groups if group[1]]
-        self.optimizers = [keras.optimizers.AdamW(0.0, weight_decay=settings.weight_decay) for _ in self._groups]
-        for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
-            # Biases and normalization scales are not pulled to zero.
-            optimizer.exclude_from_weight_decay(
-                [self.variables[i] for i in members if len(self.variables[i].shape) < 2]
-            )
-            optimizer.build([self.variables[i] for i in members])
-        self._sums = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-        self._totals = tf.Variable([0.0, 0.0], trainable=False)
-        self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
-        self._add, self._apply, self._clear = map(tf.function, (self._add_graph, self._apply_graph, self._clear_graph))
+        with self.devices.scope():
+            self.optimizers = [self._optimizer(members) for _, members in self._groups]
+            self._sums = [self._sum(v.shape) for v in self.variables]
+            self._totals = self._sum([2])
+            self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
+            self.scale = LossScale(detector.model)
+        trains = {id(v) for v in self.variables}
+        self._by_the_way = [v for v in self.model_state if id(v) not in trains]
+        add, apply, clear, sound = map(
+            self.devices.everywhere, (self._add_graph, self._apply_graph, self._clear_graph, self._sound_graph)
+        )
+        self._add, self._apply, self._clear, self._sound = map(tf.function, (add, apply, clear, sound))
+
+    def _optimizer(self, members: list[int]) -> Any:
+        optimizer = keras.optimizers.AdamW(0.0, weight_decay=self.settings.weight_decay)
+        # Biases and normalization scales are not pulled to zero.
+        optimizer.exclude_from_weight_decay([self.variables[i] for i in members if len(self.variables[i].shape) < 2])
+        optimizer.build([self.variables[i] for i in members])
+        return optimizer
+
+    @staticmethod
+    def _sum(shape: Sequence[int]) -> Any:
+        # Every replica adds to one of its own.
+        how = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
+        return tf.Variable(tf.zeros(shape), trainable=False, **how)
 
     @property
     def model_state(self) -> list[Any]:
@@ -49,7 +66,8 @@ class Learner:
     @property
     def state(self) -> list[Any]:
         """Every variable that an exact resume needs, in a fixed order."""
-        return [*self.model_state, *(v for o in self.optimizers for v in o.variables), *self.averages]
+        optimizers = (v for o in self.optimizers for v in o.variables)
+        return [*self.model_state, *optimizers, *self.averages, *self.scale.variables]
 
     def losses(self, features: Sequence[Any], targets: Sequence[Any], training: bool) -> tuple[Any, Any, Any]:
         """Return the summed score loss, summed box loss and positives, each [b], of examples given as features."""
@@ -61,13 +79,20 @@ class Learner:
 
         Raises:
           tf.errors.ResourceExhaustedError: a part does not fit in memory; nothing has been changed.
+          OverflowError: the loss was scaled too far for float16; it is scaled less now, and nothing else has
+            been changed: give the same parts again.
         """
         try:
             for arrays in parts:
-                self._add(list(arrays))
+                self._add(self.devices.split(arrays))
         except tf.errors.ResourceExhaustedError:
             self._clear()
             raise
+        if self.scale.used:
+            sound = bool(self._sound())
+            if self.scale.learn(sound):
+                self._clear()
+                raise OverflowError("the gradients of the scaled loss are too large for float16")
         for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
             optimizer.learning_rate.assign(rate * factor)
         return float(self._apply())
@@ -86,27 +111,39 @@ class Learner:
 
     def _clear_graph(self) -> None:
         for total in (*self._sums, self._totals):
-            total.assign(tf.zeros_like(total))
+            total.assign(tf.zeros(total.shape))
 
     def _add_graph(self, arrays: Sequence[Any]) -> None:
         *features, boxes, labels, ignore = arrays
+        if boxes.shape[0] == 0:
+            return  # A replica's piece of a short part.
         features = self.train_source.encode(features)
         with tf.GradientTape() as tape:
             scores, box, positives = self.losses(features, (boxes, labels, ignore), training=True)
             loss = tf.reduce_sum(scores) + tf.reduce_sum(box)
-        for total, gradient in zip(self._sums, tape.gradient(loss, self._raw()), strict=True):
+            scaled = self.scale.up(loss)
+        for total, gradient in zip(self._sums, tape.gradient(scaled, self._raw()), strict=True):
             if gradient is not None:
-                total.assign_add(gradient)
+                total.assign_add(self.scale.down(gradient))
         self._totals.assign_add([loss, tf.reduce_sum(positives)])
 
+    def _sound_graph(self) -> Any:
+        """Return whether what the parts added up to is finite on every replica."""
+        bad = [tf.reduce_any(~tf.math.is_finite(total)) for total in self._sums]
+        return self.devices.total([tf.cast(tf.reduce_any(bad), tf.float32)])[0] == 0
+
     def _apply_graph(self) -> Any:
-        positives = tf.maximum(self._totals[1], 1.0)
-        gradients, norm = tf.clip_by_global_norm([g / positives for g in self._sums], self.settings.clip)
+        *sums, totals = self.devices.total([*self._sums, self._totals])
+        positives = tf.maximum(totals[1], 1.0)
+        gradients, norm = tf.clip_by_global_norm([g / positives for g in sums], self.settings.clip)
+        # Keras adds up what the replicas give it.
+        gradients = self.devices.part(gradients)
         for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
             optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
         for variable, average in zip(self.variables, self.averages, strict=False):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)
-        loss = tf.where(tf.math.is_finite(norm), self._totals[0] / positives, float("nan"))
+        self.devices.level(self._by_the_way)
+        loss = tf.where(tf.math.is_finite(norm), totals[0] / positives, float("nan"))
         self._clear_graph()
         return loss
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tlx import gpu
 from tlx.errors import refuse_values
 from tlx.registry import rooms
 
@@ -23,8 +24,8 @@ _UNLIMITED = 1 << 60
 class Memory:
     """How much memory a run may take, and how that is seen to.
 
-    `budget_gb` is the most that the process which trains may hold; None means nine tenths of what the
-    machine, or the control group, has free. `margin` is by how much more than a predicted peak must fit.
+    `budget_gb` is the most that the process which trains may hold, on each GPU where there is one; None means
+    nine tenths of what the GPU, or else the machine or the control group, has free. `margin` is by how much more than a predicted peak must fit.
     `probe` has a few real steps measured before the first run of its kind; without it, a run learns what
     fits by dying of what does not.
     """
@@ -38,9 +39,20 @@ class Memory:
         refuse_values("memory", self, sound)
 
     def limit(self) -> "Limit":
-        """Return the budget, or where there is none, what this machine has free."""
+        """Return the limit on what training takes: the budget, or what the GPU, or else this machine, has free."""
         if self.budget_gb is not None:
             return Limit(int(self.budget_gb * 1e9), f"memory.budget_gb = {self.budget_gb}")
+        if (found := gpu.free()) is not None:
+            name, free = found
+            return Limit(int(free * (1 - _SPARE)), f"nine tenths of the free memory of the GPU {name}")
+        return self._machine()
+
+    def resident(self) -> "Limit":
+        """Return the limit on what a process may hold of the machine's own memory, whatever it holds on a GPU."""
+        return self.limit() if gpu.free() is None else self._machine()
+
+    @staticmethod
+    def _machine() -> "Limit":
         return min(_limits(), key=lambda limit: limit.bytes)
 
 
@@ -112,12 +124,17 @@ def give_back() -> None:
 
 def reset_peak() -> None:
     """Start counting the peak anew, where the system can; elsewhere the peak is that of the whole process."""
+    gpu.reset_peak()
     with contextlib.suppress(OSError):
         (_PROC / "self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """Return the most resident memory, in bytes, that this process held since `reset_peak`."""
+    """Return the most memory, in bytes, that this process held since `reset_peak`: of a GPU, or else resident."""
+    return gpu.peak() or _peak()
+
+
+def _peak() -> int:
     # macOS counts bytes where Linux counts KiB.
     of_system = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return _own("VmHWM") or of_system
@@ -125,12 +142,12 @@ def peak() -> int:
 
 def own_peak() -> int:
     """Return `peak` without the pages of files, which are taken to have been those of now."""
-    return peak() - (_own("RssFile") or 0)
+    return gpu.peak() or _peak() - (_own("RssFile") or 0)
 
 
 def current() -> int:
-    """Return the resident memory, in bytes, that this process holds now; its peak where the system cannot tell."""
-    return _own("VmRSS") or peak()
+    """Return the memory, in bytes, that this process holds now: of a GPU, or else resident; its peak at worst."""
+    return gpu.held() or _own("VmRSS") or _peak()
 
 
 def _own(field: str) -> int | None:

@@ -1,5 +1,6 @@
 """How much memory training takes: a few real steps on the worst case, measured."""
 
+import contextlib
 import gc
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlx import memory
+from tlx.devices import several_here
 from tlx.features import Source, encoder, why_not
 from tlx.lazy import tf
 from tlx.learner import Learner
@@ -29,12 +31,13 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     size and as many boxes as any training picture. What is loaded ahead is counted in.
     """
     refuse_errors(run.data)
-    detector, _ = assemble(run)
+    devices = several_here(run.fit.strategy)
+    detector, _ = assemble(run, devices)
     parts = cut(detector.network, detector.blocks)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
-    learner = Learner(detector, parts, source, run.fit)
+    learner = Learner(detector, parts, source, run.fit, devices)
     peaks = []
     for number, micro in enumerate(micros):
         listener.progress("measuring memory", number, len(micros), f"micro-batch {micro}")
@@ -51,7 +54,8 @@ def _peak(detector: Detector, parts: Cut, learner: Learner, source: Source, micr
     memory.give_back()
     memory.reset_peak()
     for _ in range(_STEPS):
-        learner.update([_worst(parts, source, micro)], 0.0)
+        with contextlib.suppress(OverflowError):
+            learner.update([_worst(parts, source, micro)], 0.0)
     at_once = min(micro, BATCH)
     evaluated = Predictor(detector, parts, source, at_once)
     # What fills the cache runs the frozen part on pictures.

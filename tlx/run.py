@@ -16,6 +16,7 @@ from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
+from tlx.devices import Devices, several
 from tlx.errors import ConfigError, DataError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
@@ -24,7 +25,7 @@ from tlx.freeze import Freeze, Frozen
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.backbone import Backbone
-from tlx.models.detector import Detector, build
+from tlx.models.detector import Detector, Precision, build
 from tlx.models.graph import Cut, cut, weight_layers
 from tlx.models.head import Head
 from tlx.pipeline import Views
@@ -50,7 +51,8 @@ class Run:
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
     width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
-    is validation. `seed` decides the head's first weights, the views and their order.
+    is validation. `precision` is what layers compute in; weights, outputs and losses are float32 all the same,
+    and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -64,6 +66,7 @@ class Run:
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
     judge: Literal["test", "validation"] = "test"
+    precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self):
@@ -91,12 +94,13 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     """Do the experiment, write everything about it to `folder`, and return what its `result.json` holds.
 
     `config` is the text of the gin file that repeats it. `micro` is how many examples fit in memory at once,
-    if that is known.
+    if that is known. Of several workers (`fit.strategy`) only the chief judges the detector and keeps it, and
+    all return what the chief does.
 
     Raises:
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
-    started = time.monotonic()
+    started, devices = time.monotonic(), several(run.fit.strategy)
     run = replace(run, data=replace(run.data, findings=(*run.data.findings, *examine(run.data, run.size))))
     refuse_errors(run.data)
     describe(run.data, folder, config)
@@ -105,7 +109,9 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     with RunLog(folder, listener, seen_updates(folder) + 1) as log:
         for line in _warnings(run.data):
             log.say(line)
-        detector, frozen = assemble(run)
+        if devices.note:
+            log.say(devices.note)
+        detector, frozen = assemble(run, devices)
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
         log.say(frozen.summary())
@@ -113,8 +119,10 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         log.board.text("freeze", frozen.table())
         log.board.text("config", f"```\n{config}\n```")
         parts = cut(detector.network, detector.blocks)
-        history, predictor = _fit(run, detector, parts, log, micro)
+        history, predictor = _fit(run, detector, parts, log, devices, micro)
     frozen.verify()
+    if not devices.chief:
+        return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
     found = predictor()[0] if split == "validation" else predict(detector, parts, dataset)
@@ -122,12 +130,13 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
-    return result
+    return devices.told(result)
 
 
-def assemble(run: Run) -> tuple[Detector, Frozen]:
-    """Return the detector that is to be trained, with its freeze policy applied."""
-    detector = build(run.backbone, run.head, run.data.train.classes, run.size)
+def assemble(run: Run, devices: Devices) -> tuple[Detector, Frozen]:
+    """Return the detector that is to be trained, with its freeze policy applied and a copy on every device."""
+    with devices.scope():
+        detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
     return detector, freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
 
 
@@ -138,10 +147,12 @@ def save_weights(detector: Detector, folder: Path) -> None:
     checkpoint.settle(partial, folder / WEIGHTS)
 
 
-def reopen(backbone: Backbone, head: Head, size: tuple[int, int], folder: Path) -> tuple[Detector, Cut]:
+def reopen(
+    backbone: Backbone, head: Head, size: tuple[int, int], folder: Path, precision: Precision = "float32"
+) -> tuple[Detector, Cut]:
     """Return the detector that `train` left in `folder`, with everything frozen, and its cut."""
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
-    detector = build(backbone, head, classes, size, pretrained=False)
+    detector = build(backbone, head, classes, size, pretrained=False, precision=precision)
     detector.model.load_weights(folder / WEIGHTS)
     freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
     return detector, cut(detector.network, detector.blocks)
@@ -153,7 +164,7 @@ def evaluate(run: Run, folder: Path) -> dict[str, Any]:
     Raises:
       DataError: the data has a class that the detector was not trained for.
     """
-    detector, parts = reopen(run.backbone, run.head, run.size, folder)
+    detector, parts = reopen(run.backbone, run.head, run.size, folder, run.precision)
     split, dataset = run.judged
     dataset = relabelled(dataset, detector.classes)
     found = predict(detector, parts, dataset)
@@ -208,7 +219,9 @@ def describe(data: Splits, folder: Path, config: str) -> None:
     checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
 
 
-def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog, micro: int | None) -> tuple[History, Predictor]:
+def _fit(
+    run: Run, detector: Detector, parts: Cut, log: RunLog, devices: Devices, micro: int | None
+) -> tuple[History, Predictor]:
     at_once = min(BATCH, micro or BATCH)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
     train_source = source(views, parts, run.features, log.listener.progress, at_once)
@@ -227,9 +240,10 @@ def _fit(run: Run, detector: Detector, parts: Cut, log: RunLog, micro: int | Non
     def on_update(update: int, updates: int, loss: float) -> None:
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")
 
-    learner = Learner(detector, parts, train_source, run.fit)
+    learner = Learner(detector, parts, train_source, run.fit, devices)
     size = run.fit.batch(len(run.data.train))
-    together = min(n for n in (size, micro, run.fit.micro_batch) if n)
+    together = min(n for n in (len(devices.share(size)), micro, run.fit.micro_batch) if n)
+    together = -(-together // devices.replicas_here)
     norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.network.layers)
     if together < size and norms:
         log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")

@@ -1,7 +1,9 @@
 """A backbone and a head become a detector."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -9,6 +11,8 @@ from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
 from tlx.models.weights import Restored
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +35,27 @@ class Detector:
 
 
 def build(
-    backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int], pretrained: bool = True
+    backbone: Backbone,
+    head: Any,
+    classes: tuple[str, ...],
+    size: tuple[int, int],
+    pretrained: bool = True,
+    precision: Precision = "float32",
 ) -> Detector:
     """Build a detector for pictures of `size` (height, width), with random weights where `pretrained` is False.
 
+    Its variables are float32 and so are its outputs, whatever `precision` its layers compute in.
+
     Raises:
-      ModelError: the head wants a stride that the backbone has no tap for.
+      ModelError: the head wants a stride that the backbone has no tap for, or gives outputs of less than float32.
     """
+    with _computing_in(precision):
+        return _build(backbone, head, classes, size, pretrained)
+
+
+def _build(
+    backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int], pretrained: bool
+) -> Detector:
     base, restored = backbone.build(size, pretrained)
     missing = [stride for stride in head.strides if stride not in backbone.taps]
     if missing:
@@ -48,5 +66,18 @@ def build(
     network = keras.Model(base.inputs[0], taps, name="backbone")
     shapes = [tuple(tap.shape[1:]) for tap in taps]
     top = head.build(shapes, len(classes))
+    if any(output.dtype != "float32" for output in top.outputs):
+        raise ModelError(f"{type(head).__name__}: its outputs must be float32; give its last layers dtype='float32'")
     model = keras.Model(network.inputs[0], top(network.outputs), name="detector")
     return Detector(network, top, model, head, head.grid(shapes, size), size, classes, backbone.blocks, restored)
+
+
+@contextlib.contextmanager
+def _computing_in(precision: Precision) -> Iterator[None]:
+    """Let layers that are built meanwhile compute in a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

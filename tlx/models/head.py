@@ -21,7 +21,7 @@ class Head(ABC):
 
     @abstractmethod
     def build(self, shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:
-        """Return a `keras.Model` from taps [b, h, w, c] of these shapes to the head's raw outputs."""
+        """Return a `keras.Model` from taps [b, h, w, c] of these shapes to the head's raw outputs, float32."""
 
     @abstractmethod
     def grid(self, shapes: Sequence[tuple[int, int, int]], size: Size) -> Grid:

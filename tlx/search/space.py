@@ -62,6 +62,11 @@ def check(experiment: Experiment, search: Search) -> None:
         raise ConfigError(
             "search.space is empty: name what to vary, such as {'fit.learning_rate': ('log', 1e-4, 1e-2)}"
         )
+    if "multi_worker" in (experiment.value("fit.strategy"), *search.space.get("fit.strategy", ())):
+        raise ConfigError(
+            "fit.strategy = 'multi_worker' is for tlx train: a search spreads trials over processes, not updates over"
+            " machines; use 'none' or 'mirrored'"
+        )
     for name, bounds in search.space.items():
         where = f"{experiment.place('search.space')}search.space[{name!r}]"
         _check_range(where, bounds)

@@ -30,10 +30,12 @@ class Attempts:
         self.experiment, self.settings = experiment, settings
         whole = settings.limit()
         self.limit = Limit(whole.bytes // sharing, whole.why + (f", shared by {sharing}" if sharing > 1 else ""))
+        watched = settings.resident()
+        watched = Limit(watched.bytes // sharing, watched.why)
         self.ledger = Ledger(LEDGER)
-        self.hand = Hand(file, experiment.allow_imports, log, self.limit)
+        self.hand = Hand(file, experiment.allow_imports, log, watched)
         # Measures in a process of its own: one that has worked before uses again what it holds, and tells too little.
-        self._prober = Hand(file, experiment.allow_imports, log, self.limit)
+        self._prober = Hand(file, experiment.allow_imports, log, watched)
         self._stopped = False
 
     def stop(self) -> None:
@@ -115,7 +117,8 @@ def describe(experiment: Experiment) -> str:
     """Return in words the kind of run that an experiment is: all that the memory of its steps depends on."""
     arguments = experiment.trees["run"].arguments
     parts = [f"{name} = {value}" for name, value in arguments.items() if name not in _WITHOUT]
-    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}"])
+    strategy = f"strategy = {experiment.value('fit.strategy')}"
+    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", strategy])
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:

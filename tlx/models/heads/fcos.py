@@ -91,7 +91,8 @@ class Fcos(Head):
 
     def _output(self, x: Any, name: str, channels: int, bias: float) -> Any:
         weak = keras.initializers.RandomNormal(stddev=0.01)
-        return _separable(x, name, channels, weak, keras.initializers.Constant(bias))
+        # In half precision a distance of 100 pixels would be off by a half.
+        return _separable(x, name, channels, weak, keras.initializers.Constant(bias), dtype="float32")
 
     def _convolved(self, x: Any, name: str) -> Any:
         return keras.ops.relu(_separable(x, name, self.channels, "he_normal", "zeros"))
@@ -164,7 +165,7 @@ class Fcos(Head):
         return tf.gather(boxes, best, batch_dims=1), scores, tf.gather(labels, best, batch_dims=1)
 
 
-def _separable(x: Any, name: str, channels: int, pointwise: Any, bias: Any) -> Any:
+def _separable(x: Any, name: str, channels: int, pointwise: Any, bias: Any, dtype: str | None = None) -> Any:
     """Return a 3x3 convolution of `x`; a separable one takes a third of a dense one's time on a CPU."""
     layer = keras.layers.SeparableConv2D(
         channels,
@@ -174,6 +175,7 @@ def _separable(x: Any, name: str, channels: int, pointwise: Any, bias: Any) -> A
         depthwise_initializer=keras.initializers.RandomNormal(stddev=1 / 3),
         pointwise_initializer=pointwise,
         bias_initializer=bias,
+        dtype=dtype,
         name=name,
     )
     return layer(x)
