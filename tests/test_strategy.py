@@ -169,8 +169,8 @@ def test_two_workers_do_what_one_device_does_interrupted_or_not(runs, local):
     micro = "fit.micro_batch = 2"
     with clustered(runs, "chief", micro, "stop") as (chief, worker):
         assert ended(chief)[0]["result"] is None
-        # Left alone, it ends too.
-        worker.communicate(timeout=100)
+        # Left alone, it ends too, and says why.
+        assert "give the command again on every machine" in worker.communicate(timeout=100)[1]
         assert worker.returncode != 0
     with clustered(runs, "chief", micro) as children:
         chief, worker = (ended(child)[0] for child in children)
@@ -182,3 +182,49 @@ def test_two_workers_do_what_one_device_does_interrupted_or_not(runs, local):
     assert losses(worker) == losses(chief)
     left = {path.name for path in (runs.folder / "chief-worker-1").iterdir()}
     assert left <= {"config.gin", "data.json", "environment.json", "run.log", "tensorboard"}
+
+
+def test_one_device_shares_nothing():
+    one = devices.several("none")
+    assert (one.share(5), one.split([1, 2]), one.told({"a": 1}), one.chief) == (range(5), [1, 2], {"a": 1}, True)
+
+
+WORKERS = {"worker": ["a:1", "b:1"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "TF_CONFIG is not set; .*10.0.0.1:2222"),
+        ("{", "cannot be understood .JSONDecodeError"),
+        ("[]", "cannot be understood"),
+        (json.dumps({"cluster": WORKERS}), "KeyError: 'task'"),
+        (json.dumps({"cluster": WORKERS, "task": {"type": "ps", "index": 0}}), "nothing but workers"),
+        (json.dumps({"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}), "nothing but workers"),
+        (json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": 2}}), "2 is none of the 2 workers"),
+        (json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": "0"}}), "'0' is none of the 2"),
+    ],
+)
+def test_a_cluster_that_is_not_one_is_refused(monkeypatch, given, told):
+    monkeypatch.setenv("TF_CONFIG", given)
+    with pytest.raises(TlxError, match=told):
+        devices.several("multi_worker")
+
+
+def test_every_worker_has_a_folder_of_its_own(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": WORKERS, "task": {"type": "worker", "index": 1}}))
+    assert devices.cluster() == devices.Cluster(2, 1)
+    assert devices.cluster().folder(Path("runs/a")) == Path("runs/a-worker-1")
+    assert devices.Cluster(2, 0).folder(Path("runs/a")) == Path("runs/a")
+
+
+class FourReplicas:
+    num_replicas_in_sync = 4
+
+
+def test_workers_share_every_example_once():
+    two = [devices._Several(FourReplicas(), "", 2, index) for index in range(2)]
+    assert [list(one.share(7)) for one in two] == [[0, 1, 2], [3, 4, 5, 6]]
+    assert [(one.chief, one.replicas_here) for one in two] == [(True, 2), (False, 2)]
+    with pytest.raises(TrainingError, match=r"1 examples, fewer than there are workers \(2\): raise fit\.batch_size"):
+        two[0].share(1)

@@ -147,8 +147,19 @@ class _Several(Devices):
         """Return `size` bytes as the chief has them: all others add zeros to its whole numbers, which is exact."""
         padded = data.ljust(-(-size // 4) * 4, b"\0") if self.chief else bytes(-(-size // 4) * 4)
         numbers = np.frombuffer(padded, np.int32)
-        sums = self._sum(self._spread(lambda here: tf.constant(numbers if here == 0 else numbers * 0)))
+        try:
+            sums = self._sum(self._spread(lambda here: tf.constant(numbers if here == 0 else numbers * 0)))
+        except tf.errors.UnavailableError:
+            raise alone() from None
         return sums.numpy().tobytes()[:size]
+
+
+def alone() -> TrainingError:
+    """Return what to tell a user of the error by which TensorFlow says that other workers cannot be reached."""
+    return TrainingError(
+        "another worker has ended, or cannot be reached: see its output, and give the command again on every machine,"
+        " which goes on from the chief's last checkpoint"
+    )
 
 
 def several(kind: Strategy) -> Devices:

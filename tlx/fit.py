@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlx import checkpoint
-from tlx.devices import Strategy
+from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
 from tlx.lazy import tf
@@ -259,6 +259,8 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
             return learner.update(feed.of(update), rate)
         except OverflowError:
             continue
+        except tf.errors.UnavailableError:
+            raise alone() from None
         except tf.errors.ResourceExhaustedError as error:
             if feed.micro == 1:
                 raise TrainingError(

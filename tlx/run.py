@@ -17,7 +17,7 @@ from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
 from tlx.devices import Devices, several
-from tlx.errors import ConfigError, DataError
+from tlx.errors import ConfigError, DataError, TrainingError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
 from tlx.fit import Fit, History, Look, fit, seen_updates
@@ -103,7 +103,8 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     started, devices = time.monotonic(), several(run.fit.strategy)
     run = replace(run, data=replace(run.data, findings=(*run.data.findings, *examine(run.data, run.size))))
     refuse_errors(run.data)
-    describe(run.data, folder, config)
+    fingerprint = describe(run.data, folder, config)
+    _agree(run, devices, fingerprint)
     usage.reset_peak()
     keras.utils.set_random_seed(run.seed)
     with RunLog(folder, listener, seen_updates(folder) + 1) as log:
@@ -188,8 +189,20 @@ def _warnings(data: Splits) -> list[str]:
     return [f"{len(found)} x {code}: {found[0]}" for code, found in grouped(told).items()]
 
 
-def describe(data: Splits, folder: Path, config: str) -> None:
+def _agree(run: Run, devices: Devices, fingerprint: str) -> None:
+    """Raise a DataError or TrainingError if this worker was not given what the chief was."""
+    settings = [repr(replace(run.fit, micro_batch=None)), *map(repr, (run.head, run.freeze.name, run.size, run.seed))]
+    data, others = devices.told([fingerprint, settings])
+    if data != fingerprint:
+        raise DataError(f"the data here is not that of the chief (fingerprints {fingerprint[:8]} and {data[:8]})")
+    if unlike := [f"{mine} is {its} at the chief" for mine, its in zip(settings, others, strict=True) if mine != its]:
+        raise TrainingError(f"the experiment here is not that of the chief: {'; '.join(unlike)}")
+
+
+def describe(data: Splits, folder: Path, config: str) -> str:
     """Write what is needed to repeat a run: its configuration, its environment, and which data in which split.
+
+    Returns the data's fingerprint.
 
     Raises:
       DataError: the folder holds a run on other data.
@@ -217,6 +230,7 @@ def describe(data: Splits, folder: Path, config: str) -> None:
         "findings": [str(finding) for finding in data.findings],
     }
     checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
+    return fingerprint
 
 
 def _fit(

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tlx import config
 from tlx.commands.shared import CONSOLE, FLAGS, number
+from tlx.devices import cluster
 from tlx.errors import ConfigError, TlxError
 from tlx.lock import only_process
 
@@ -116,6 +117,8 @@ def load(arguments: list[str]) -> config.Experiment:
 def _run_dir(experiment: config.Experiment, search: bool) -> Path:
     """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
     folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
+    if experiment.value("fit.strategy") == "multi_worker":
+        folder = cluster().folder(folder)
     before = folder / "config.gin"
     if FLAGS.overwrite and before.exists():
         with only_process(folder):
@@ -164,5 +167,6 @@ def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | No
         "TensorBoard": f"tensorboard --logdir {search_folder or folder}",
     }
     for what, where in places.items():
-        if where:
+        # Of several workers only the chief has them all.
+        if where and (isinstance(where, str) or where.exists()):
             CONSOLE.print(f"{what + ':':<14} {where}", soft_wrap=True)
