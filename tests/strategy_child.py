@@ -29,9 +29,7 @@ def small(dropout: float = 0.0) -> Backbone:
         x = keras.layers.Dropout(dropout, name="block5_drop")(x)
         return keras.Model(image, x, name="small"), None
 
-    return Backbone(
-        "small", build, {8: "block2_conv", 16: "block3_conv", 32: "block5_drop"}, r"^(block\d)_"
-    )
+    return Backbone("small", build, {8: "block2_conv", 16: "block3_conv", 32: "block5_drop"}, r"^(block\d)_")
 
 
 class Listener:

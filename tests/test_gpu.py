@@ -41,7 +41,9 @@ def test_the_visible_gpu_with_least_memory_limits(machine, monkeypatch, visible,
     assert gpu.free() == ((name, megabytes[name] << 20) if name else None)
     limit, resident = memory.Memory().limit(), memory.Memory().resident()
     if name:
-        assert limit == memory.Limit(int((megabytes[name] << 20) * 0.9), f"nine tenths of the free memory of the GPU {name}")
+        assert limit == memory.Limit(
+            int((megabytes[name] << 20) * 0.9), f"nine tenths of the free memory of the GPU {name}"
+        )
     assert (limit.why == resident.why) is (name is None)
 
 

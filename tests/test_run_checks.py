@@ -36,7 +36,7 @@ class EnoughError(Exception):
 def start(draw, tiny, tmp_path, monkeypatch):
     """Return a function that starts a run on drawn data, which stops where its network would be built."""
 
-    def stop(*_):
+    def stop(*_, **__):
         raise EnoughError
 
     monkeypatch.setattr(room, "build", stop)

@@ -51,14 +51,14 @@ def free() -> tuple[str, int] | None:
 def _visible() -> Iterator[tuple[str, int]]:
     if shutil.which(_SMI[0]) is None:
         return
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = None if wanted is None else [word.strip() for word in wanted.split(",")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = None if visible is None else [word.strip() for word in visible.split(",")]
     for line in _said(_SMI).splitlines():
         index, uuid, name, megabytes = (word.strip() for word in line.split(","))
-        if chosen is None or index in chosen or any(word and uuid.startswith(word) for word in chosen):
-            # An integrated GPU says "[N/A]" of memory that is the machine's.
-            if megabytes.isdigit():
-                yield name, int(megabytes) << 20
+        wanted = chosen is None or index in chosen or any(word and uuid.startswith(word) for word in chosen)
+        # An integrated GPU says "[N/A]" of memory that is the machine's.
+        if wanted and megabytes.isdigit():
+            yield name, int(megabytes) << 20
 
 
 def _usable() -> bool:

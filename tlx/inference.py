@@ -34,7 +34,9 @@ def predict_pictures(
     size = experiment.value("run.image_size")
     height_width = (size, size) if isinstance(size, int) else size
     precision = experiment.value("run.precision")
-    detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), height_width, folder, precision)
+    detector, cut = reopen(
+        config.build(given["backbone"]), config.build(given["head"]), height_width, folder, precision
+    )
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
     found = predict(detector, cut, Dataset("pictures", detector.classes, tuple(examples))) if examples else []
     target.mkdir(parents=True, exist_ok=True)

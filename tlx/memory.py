@@ -25,9 +25,9 @@ class Memory:
     """How much memory a run may take, and how that is seen to.
 
     `budget_gb` is the most that the process which trains may hold, on each GPU where there is one; None means
-    nine tenths of what the GPU, or else the machine or the control group, has free. `margin` is by how much more than a predicted peak must fit.
-    `probe` has a few real steps measured before the first run of its kind; without it, a run learns what
-    fits by dying of what does not.
+    nine tenths of what the GPU, or else the machine or the control group, has free. `margin` is by how much
+    more than a predicted peak must fit. `probe` has a few real steps measured before the first run of its
+    kind; without it, a run learns what fits by dying of what does not.
     """
 
     budget_gb: float | None = None

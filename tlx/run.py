@@ -51,8 +51,9 @@ class Run:
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
     width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
-    is validation. `precision` is what layers compute in; weights, outputs and losses are float32 all the same,
-    and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views and their order.
+    is validation. `precision` is what layers compute in; weights, outputs and losses are float32 all the
+    same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the
+    head's first weights, the views and their order.
     """
 
     data: Splits

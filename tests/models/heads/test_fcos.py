@@ -122,7 +122,7 @@ def test_an_object_of_any_size_has_locations_that_learn_it(side):
 
 def test_the_smaller_of_two_objects_is_learnt_where_they_overlap():
     large, small = ((0, 0, 60, 60), 0, False), ((20, 20, 40, 40), 1, False)
-    chosen, positive = HEAD._assign(*targets([large, small]), GRID)
+    chosen, positive, _ = HEAD._assign(*targets([large, small]), GRID)
     of_small = inside(small[0]) & positive.numpy()[0]
     assert (chosen.numpy()[0][of_small & (GRID[1] == 8)] == 1).all()
 
@@ -201,7 +201,7 @@ def test_it_learns_to_find_what_is_drawn(draw, assemble):
     made = assemble(dataset, freeze.none(), Fit(backbone_rate=1.0), traced=True)
     batch = next(iter(made.source.batches([(i, 0) for i in range(4)], 4)))
     for update in range(60):
-        made.learner.update(batch[1:], 1e-2 * min(1, (update + 1) / 5, (60 - update) / 30), 4)
+        made.learner.update([batch[1:]], 1e-2 * min(1, (update + 1) / 5, (60 - update) / 30))
     for example, found in zip(dataset.examples, predict(made.detector, made.cut, dataset), strict=True):
         best = int(found.scores.argmax())
         assert found.labels[best] == example.labels[0]
@@ -212,6 +212,6 @@ def test_an_object_between_all_locations_is_learnt_by_the_nearest():
     head = Fcos()
     grid = head.grid([(8, 8, 1), (4, 4, 1), (2, 2, 1)], (64, 64))
     boxes = tf.constant([[[9.0, 9.0, 11.0, 11.0], [8.0, 8.0, 40.0, 40.0]]])
-    chosen, positive = head._assign(boxes, tf.constant([[0, 1]]), tf.constant([[False, False]]), grid)
+    chosen, positive, _ = head._assign(boxes, tf.constant([[0, 1]]), tf.constant([[False, False]]), grid)
     at = np.flatnonzero(positive[0].numpy() & (chosen[0].numpy() == 0))
     assert grid[0][at].tolist() == [[12.0, 12.0]]
