@@ -17,7 +17,7 @@ import pytest
 from tlx import config
 from tlx.errors import TlxError, TrainingError
 from tlx.lock import only_process
-from tlx.search import study
+from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
@@ -251,7 +251,7 @@ def test_a_lock_that_a_killed_driver_left_holds_nobody_up(gin, tmp_path, monkeyp
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
     journal = tmp_path / "study.journal"
     journal.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
-    study.mend(journal)
+    storage.mend(journal)
     assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
-    study.mend(journal)
+    storage.mend(journal)
     assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'

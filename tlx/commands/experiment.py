@@ -9,7 +9,7 @@ from absl import flags
 from rich.text import Text
 
 from tlx import config
-from tlx.commands.shared import CONSOLE, FLAGS, number
+from tlx.commands.shared import CONSOLE, FLAGS, number, server
 from tlx.devices import cluster
 from tlx.errors import ConfigError, TlxError
 from tlx.lock import only_process
@@ -19,6 +19,12 @@ flags.declare_key_flag("gin_bindings")
 flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
 flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
 flags.declare_key_flag("allow_imports")
+flags.declare_key_flag("storage")
+flags.DEFINE_string(
+    "study_name",
+    None,
+    "search: The study in --storage; by default the experiment's name and a digest of what it says.",
+)
 flags.DEFINE_float("min_score", 0.3, "predict: draw detections that score at least this.", 0.0, 1.0)
 
 
@@ -43,6 +49,12 @@ def search(arguments: list[str]) -> None:
 
     Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
     no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search.
+
+    With --storage, the same command on many hosts works on one search: a PostgreSQL database keeps the trials,
+    search.trials counts those of all hosts, and what a dead host left is taken up by another. Each host has a
+    --run_dir of its own, and the one that has the winner judges it. Paths may differ between hosts, the data may
+    not. Another experiment is another study; --study_name begins the same one anew. A password is better kept
+    from the command line: in the environment variable PGPASSWORD, or in ~/.pgpass.
     """
     experiment = load(arguments)
     settings = config.build(experiment.trees["search"])
@@ -50,11 +62,20 @@ def search(arguments: list[str]) -> None:
     from tlx.search import space, study  # noqa: PLC0415
 
     space.check(experiment, settings)
+    if FLAGS.storage and FLAGS.overwrite:
+        raise ConfigError(
+            "--overwrite does not reach what other hosts work on; give --study_name and another --run_dir"
+        )
+    if FLAGS.study_name and not FLAGS.storage:
+        raise ConfigError("--study_name names a study in --storage; give that as well")
+    shared = server()
     folder = _run_dir(experiment, search=True)
     with Terminal(CONSOLE) as terminal:
-        result = study.search(experiment, settings, folder, terminal)
+        result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
     best = result["best"]
     _print_result(result, folder / best["folder"], folder)
+    if not (folder / best["folder"]).exists():
+        CONSOLE.print(f"The run folder and the pictures are on the host {best['host']}.", soft_wrap=True)
     validation = best["validation"]
     CONSOLE.print(
         f"\nThe best of {len(result['trials'])} trials is trial {best['trial']}, with validation AP"
@@ -151,7 +172,13 @@ def _trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     # Not the winning trial's own configuration: a trial is told to keep away from the test split.
     bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
     experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
+    if best and not (folder / best["folder"]).exists():
+        raise TlxError(f"the best trial's folder, {folder / best['folder']}, is not here{_on(best)}")
     return folder / best["folder"] if best else folder, experiment
+
+
+def _on(best: dict[str, Any]) -> str:
+    return f": it is on the host {best['host']}" if best.get("host") else ""
 
 
 def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | None = None) -> None:

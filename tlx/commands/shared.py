@@ -1,5 +1,8 @@
 """What all commands share: the flags, the terminal, and how a metric is printed."""
 
+import sys
+from typing import Any
+
 from absl import flags
 from rich.console import Console
 
@@ -10,6 +13,23 @@ flags.DEFINE_string("format", None, "The format to write, or to read (by default
 flags.DEFINE_multi_string("gin_bindings", [], 'A binding such as "fit.epochs = 10"; may be repeated; overrides files.')
 flags.DEFINE_bool("allow_imports", False, "Let gin files import Python modules, which runs their code.")
 flags.DEFINE_string("out", None, "The folder that the results go to; by default one that is named after the data.")
+flags.DEFINE_string(
+    "storage",
+    None,
+    "The PostgreSQL database that keeps a search of many hosts: postgresql://USER:PASSWORD@HOST/DATABASE.",
+)
+
+
+def server() -> Any:
+    """Return the server that --storage names, or None."""
+    if not FLAGS.storage:
+        return None
+    from tlx.search.postgresql import Server  # noqa: PLC0415  Commands that only answer need none of this.
+
+    made = Server(FLAGS.storage)
+    # Each run notes down the command that began it.
+    sys.argv[:] = [argument.replace(FLAGS.storage, str(made)) for argument in sys.argv]
+    return made
 
 
 def number(value: float | None) -> str:

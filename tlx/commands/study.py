@@ -3,19 +3,23 @@
 import json
 from pathlib import Path
 
+from absl import flags
 from rich.table import Table
 from rich.text import Text
 
 from tlx import config
-from tlx.commands.shared import CONSOLE
+from tlx.commands.shared import CONSOLE, server
 from tlx.errors import TlxError
+
+flags.declare_key_flag("storage")
 
 
 def study(arguments: list[str]) -> None:
     """tlx study STUDY_DIR: show a search's trials, what mattered, its memory, and what failed.
 
     A search that is still running may be looked at. The importance of a parameter is its share in what
-    distinguishes the better trials from all (PED-ANOVA); it takes a handful of finished trials.
+    distinguishes the better trials from all (PED-ANOVA); it takes a handful of finished trials. A search that
+    many hosts share is read with the --storage that it was given.
     """
     if not arguments:
         raise TlxError("name the folder of a search, such as runs/quickstart")
@@ -24,7 +28,7 @@ def study(arguments: list[str]) -> None:
     from tlx.search.study import rows  # noqa: PLC0415
 
     folder = Path(arguments[0])
-    kept = read_study(folder)
+    kept = read_study(folder, server())
     trials = rows(kept)
     CONSOLE.print(trials_table(trials))
     if shares := importances(kept):

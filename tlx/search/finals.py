@@ -3,22 +3,29 @@
 import json
 import shutil
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint
 from tlx.config import Experiment
 from tlx.errors import TrainingError
+from tlx.search.hosts import Alone
 from tlx.search.space import Search, binding
 from tlx.work.attempts import Attempts, tells
 
 _FINALISTS = 3
+# So often, in seconds, a host looks whether another one has come to an end.
+_POLL = 0.5
 
 
 def conclude(
-    experiment: Experiment, search: Search, folder: Path, rows: list[dict[str, Any]], attempts: Attempts, display: Any
+    experiment: Experiment, search: Search, host: Alone, rows: list[dict[str, Any]], attempts: Attempts, display: Any
 ) -> dict[str, Any]:
     """Choose the winner, judge it on the test split, and write and return what `result.json` holds.
+
+    Of many hosts one after another comes to this; what one has done the others take as it is, and the winner is
+    judged where its weights are.
 
     Raises:
       TrainingError: no trial was trained to its end, or the winner cannot be judged.
@@ -28,22 +35,70 @@ def conclude(
         causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
         raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
     ranked = sorted(complete, key=_score, reverse=True)
-    best, comparison = ranked[0], None
-    if search.repeat > 1:
-        best, comparison = _repeat(experiment, search.repeat, folder, ranked, attempts, display)
+    told = None
+    while True:
+        if host.claim():
+            try:
+                best, comparison = _choose(experiment, search, host, ranked, attempts, display)
+                judged = host.noted("judged", of := [len(complete), best["trial"]])
+                place = None if judged else host.missing(best)
+                if not judged and not place:
+                    judged = _judge(host.folder, best, attempts, display)
+                    host.note("judged", of, judged)
+            finally:
+                host.disclaim()
+            if judged:
+                return _write(host.folder, best, comparison, judged, rows)
+            if place != told:
+                display.say(f"the best one, trial {best['trial']}, is judged by the host that has it: {place}")
+                told = place
+        time.sleep(_POLL)
+
+
+def _choose(
+    experiment: Experiment,
+    search: Search,
+    host: Alone,
+    ranked: list[dict[str, Any]],
+    attempts: Attempts,
+    display: Any,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the winner's row, and how it compares with others where each was run several times."""
+    if search.repeat == 1:
+        return ranked[0], None
+    of = [search.repeat, *(row["trial"] for row in ranked)]
+    chosen = host.noted("chosen", of)
+    if chosen is None:
+        best, comparison = _repeat(experiment, search.repeat, host.folder, ranked, attempts, display)
+        chosen = {"trial": best["trial"], "repeats": comparison}
+        host.note("chosen", of, chosen)
+    return next(row for row in ranked if row["trial"] == chosen["trial"]), chosen["repeats"]
+
+
+def _judge(folder: Path, best: dict[str, Any], attempts: Attempts, display: Any) -> dict[str, Any]:
     outcome = attempts.judge(best["bindings"], folder / best["folder"], tells(display))
-    test = outcome.content
     if outcome.kind != "done":
-        raise TrainingError(f"the winner, trial {best['trial']}, could not be judged: {test}")
-    chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder")}
-    result = {"best": {**chosen, "test": test["metrics"] if test["split"] == "test" else None}}
+        raise TrainingError(f"the winner, trial {best['trial']}, could not be judged: {outcome.content}")
+    return {key: outcome.content[key] for key in ("split", "metrics")}
+
+
+def _write(
+    folder: Path,
+    best: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    judged: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder", "host")}
+    result = {"best": {**chosen, "test": judged["metrics"] if judged["split"] == "test" else None}}
     if comparison:
         result["repeats"] = comparison
-    result |= {"split": test["split"], "metrics": test["metrics"]}
+    result |= judged
     # Of all attempts, those of earlier drivers included.
     result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
     for name in ("environment.json", "data.json"):
-        shutil.copy(folder / best["folder"] / name, folder / name)
+        if (folder / best["folder"] / name).exists():
+            shutil.copy(folder / best["folder"] / name, folder / name)
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
 

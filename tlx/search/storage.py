@@ -1,48 +1,90 @@
 """A study as Optuna keeps it: its journal, its sampler, its pruner, and what it learns from an earlier one."""
 
+import hashlib
+import json
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from tlx.config import Experiment
 from tlx.errors import ConfigError
 from tlx.search.space import Search
+from tlx.tree import Node, walk
 
 JOURNAL = "study.journal"
+# In place of a journal: which study on which server a folder takes part in, and under what name.
+SHARED = "storage.json"
 # The user attribute of a trial that an earlier study finished.
 WARM = "warm_start"
 # With fewer different results, importances would be chance.
 _ENOUGH = 4
 
 
-def open_study(search: Search, folder: Path, evaluations: int) -> Any:
-    """Return the Optuna study in `folder`, made or gone on with.
+def open_study(search: Search, storage: Any, name: str, evaluations: int, host: str | None = None) -> Any:
+    """Return an Optuna study, made or gone on with, as the host of that name sees it.
 
     Raises:
       ConfigError: the sampler needs a package that is not installed.
     """
-    optuna = quiet_optuna()
-    study = optuna.create_study(
-        storage=_storage(folder),
-        study_name="tlx",
-        direction="maximize",
-        load_if_exists=True,
-        pruner=_pruner(search, evaluations),
+    study = quiet_optuna().create_study(
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner(search, evaluations)
     )
-    # Taking up the same random numbers again after an interruption would propose the same points again.
-    study.sampler = _sampler(search, search.seed + len(study.trials))
+    # Taking up the same random numbers again after an interruption would propose the same points again, and so
+    # would two hosts with the same ones.
+    seed = search.seed + len(study.trials)
+    study.sampler = _sampler(search, _digest(f"{seed} {host}") if host else seed)
     return study
 
 
-def read_study(folder: Path) -> Any:
-    """Return the Optuna study in `folder`, to be read alone.
+def read_study(folder: Path, server: Any = None) -> Any:
+    """Return the Optuna study of a search's folder, to be read alone; one that is shared comes from its server.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or its server was not given.
     """
-    if not (folder / JOURNAL).exists():
+    if (folder / JOURNAL).exists():
+        return quiet_optuna().load_study(study_name="tlx", storage=journal(folder))
+    if not (folder / SHARED).exists():
         raise ConfigError(f"{folder} holds no study: it has no {JOURNAL}")
-    return quiet_optuna().load_study(study_name="tlx", storage=_storage(folder))
+    known = json.loads((folder / SHARED).read_text())
+    if str(server) != known["storage"]:
+        raise ConfigError(f"the study of {folder} is kept by {known['storage']}: give --storage")
+    return quiet_optuna().load_study(study_name=known["study"], storage=server.storage(kept_open=False))
+
+
+def identity(experiment: Experiment) -> str:
+    """Return all that makes an experiment this one and no other, as text: the same on every host that runs it.
+
+    Paths are left out, for they are a machine's own, and so is what a host decides for itself or may extend.
+    """
+    nodes = [node for root, tree in experiment.trees.items() for node in walk([tree])]
+    lines = [
+        f"{node.scope}/{node.entry.full_name}.{key} = {_named(node.arguments.get(key, parameter.default))}"
+        for node in nodes
+        for key, parameter in node.entry.parameters.items()
+        if node.entry.full_name != "memory" and f"{node.entry.full_name}.{key}" not in _OWN
+    ]
+    return "\n".join(sorted(set(lines)))
+
+
+_OWN = ("search.trials", "search.workers", "search.warm_start", "features.folder", "features.cap_gb", "features.cache")
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, Path):
+        return "a path"
+    if isinstance(value, Node):
+        return f"@{value.scope}/{value.entry.full_name}"
+    if isinstance(value, dict):
+        return str({key: _named(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return str([_named(item) for item in value])
+    return repr(value)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
 def quiet_optuna() -> Any:
@@ -101,10 +143,11 @@ def mend(journal: Path) -> None:
             os.truncate(journal, whole)
 
 
-def _storage(folder: Path) -> Any:
-    journal = quiet_optuna().storages.journal
+def journal(folder: Path) -> Any:
+    """Return the storage of the study that is kept in a folder."""
+    backends = quiet_optuna().storages.journal
     # Optuna's lock is a link to this path, which must hold from wherever it is read.
-    return quiet_optuna().storages.JournalStorage(journal.JournalFileBackend(str((folder / JOURNAL).absolute())))
+    return quiet_optuna().storages.JournalStorage(backends.JournalFileBackend(str((folder / JOURNAL).absolute())))
 
 
 def _pruner(search: Search, evaluations: int) -> Any:

@@ -1,5 +1,7 @@
 """The driver of a search: it alone asks Optuna, gives work to worker processes, and writes the study down."""
 
+import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,15 +13,18 @@ from tlx import checkpoint
 from tlx.config import Experiment, build
 from tlx.errors import TrainingError
 from tlx.lock import only_process
-from tlx.search import finals
+from tlx.search import finals, hosts
+from tlx.search.postgresql import Server
 from tlx.search.space import Search, as_asked, binding, grid, propose
-from tlx.search.storage import JOURNAL, WARM, learn_from, mend, open_study, quiet_optuna
+from tlx.search.storage import WARM, identity, learn_from, open_study, quiet_optuna
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
 _CONFIG = "config.gin"
 # A trial that crashes once may have been unlucky; one that crashes twice is at fault itself.
 _ATTEMPTS = 2
+# So often, in seconds, a worker without work looks whether another host has left some.
+_POLL = 0.5
 
 
 class Display(Protocol):
@@ -38,19 +43,22 @@ class Display(Protocol):
 class Study:
     """A search in a folder, begun or gone on with."""
 
-    def __init__(self, experiment: Experiment, search: Search, folder: Path, display: Display):
-        self.experiment, self.search, self.folder, self.display = experiment, search, folder, display
+    def __init__(self, experiment: Experiment, search: Search, host: hosts.Alone, display: Display):
+        self.experiment, self.search, self.host, self.display = experiment, search, host, display
+        self.folder = host.folder
         self.states = quiet_optuna().trial.TrialState
         memory = build(experiment.trees["run"].arguments["memory"])
         self.attempts = [
-            Attempts(experiment, memory, folder / _CONFIG, folder / f"worker-{i}.log", search.workers)
+            Attempts(experiment, memory, self.folder / _CONFIG, self.folder / f"worker-{i}.log", search.workers)
             for i in range(search.workers)
         ]
-        mend(folder / JOURNAL)
-        self.study = open_study(search, folder, experiment.value("fit.evaluations"))
-        # Workers' threads take turns at Optuna; a trial itself needs no turn.
-        self._turn = threading.RLock()
-        self._running, self._stopping = 0, False
+        with host.alone():
+            evaluations = experiment.value("fit.evaluations")
+            self.study = open_study(search, host.storage, host.study_name, evaluations, host.name)
+            host.join(self.study)
+            conflict = f"the study {host.study_name} is of another experiment; give another --study_name"
+            host.agree("experiment", identity(experiment), conflict)
+        self._news, self._stopping = threading.Condition(), False
         written = {n: as_asked(experiment.value(n), b) for n, b in search.space.items()}
         gridded = [p for p in grid(search) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]
@@ -72,52 +80,76 @@ class Study:
                     self._stop()
                     raise
             self._show()
-            return finals.conclude(
-                self.experiment, self.search, self.folder, self.rows(), self.attempts[0], self.display
-            )
+            return finals.conclude(self.experiment, self.search, self.host, self.rows(), self.attempts[0], self.display)
         finally:
             self._stop()
+            self.host.close()
 
     def _stop(self) -> None:
         for attempts in self.attempts:
             attempts.stop()
 
     def _begin(self) -> None:
-        self._retry_orphans()
-        known = [_asked(trial) for trial in self.study.trials]
-        for point in self.points:
-            if point not in known:
-                self.study.enqueue_trial(point)
-        if self.search.warm_start:
-            learnt = learn_from(self.study, self.search.warm_start, self.search.space)
-            self.display.say(f"learning from {learnt} trials of {self.search.warm_start}")
+        with self.host.alone():
+            self._retry_orphans()
+            known = [_asked(trial) for trial in self.study.trials]
+            for point in self.points:
+                if point not in known:
+                    self.study.enqueue_trial(point)
+            if self.search.warm_start:
+                learnt = learn_from(self.study, self.search.warm_start, self.search.space)
+                self.display.say(f"learning from {learnt} trials of {self.search.warm_start}")
 
     def _work(self, attempts: Attempts) -> None:
         """Run one trial after another until enough are done, or time is up."""
-        while True:
-            with self._turn:
-                enough = len(self._finished()) + self._running >= self.wanted
-                if enough or self._stopping or self._late():
-                    return
+        try:
+            while (trial := self._next()) is not None:
+                try:
+                    self._trial(trial, attempts)
+                except quiet_optuna().exceptions.UpdateFinishedTrialError:
+                    # This host was silent for so long that another one has taken the trial up.
+                    self.display.say(f"trial {trial.number} was taken from this host: {self.host.lost}")
+                finally:
+                    self.host.leave(trial)
+                    with self.host.turn:
+                        self.study.set_user_attr("seconds", time.monotonic() - self._began)
+                    with self._news:
+                        self._news.notify_all()
+        except BaseException:
+            self._stopping = True
+            raise
+
+    def _next(self) -> Any:
+        """Return a trial to run, as soon as there is one; None once all are done, here and on every other host."""
+        budget = [self.wanted, self.search.minutes]
+        while not self._stopping:
+            with self.host.alone():
+                self._retry_orphans()
+                running = len(self._trials(self.states.RUNNING))
+                finished = len(self._finished())
+                if finished >= self.wanted or self.host.noted("ended", budget):
+                    return None
+                late = bool(finished) and self._late()
+                if late and not running:
+                    # By another host's clock there may be time left.
+                    self.host.note("ended", budget, True)
+                    return None
+                if not late and finished + running < self.wanted:
+                    trial = self.study.ask()
+                    self.host.take(trial)
+                    return trial
                 self._show()
-                trial = self.study.ask()
-                self._running += 1
-            try:
-                self._trial(trial, attempts)
-            except BaseException:
-                self._stopping = True
-                raise
-            finally:
-                with self._turn:
-                    self._running -= 1
-                    self.study.set_user_attr("seconds", time.monotonic() - self._began)
+            with self._news:
+                self._news.wait(_POLL)
+        return None
 
     def _late(self) -> bool:
         minutes = self.search.minutes
-        return minutes is not None and bool(self._finished()) and time.monotonic() - self._began > 60 * minutes
+        return minutes is not None and time.monotonic() - self._began > 60 * minutes
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
-        with self._turn:
+        with self.host.turn:
+            self._show()
             bindings = [binding(name, value) for name, value in propose(trial, self.search.space).items()]
             # A second attempt takes up the checkpoints of the first.
             first = trial.user_attrs.get("retry_of", trial.number)
@@ -129,7 +161,7 @@ class Study:
         outcome = attempts.train(bindings, folder, ["run.judge = 'validation'"], self._hears(trial))
         if self._stopping:
             return
-        with self._turn:
+        with self.host.alone():
             trial.set_user_attr("seconds", time.monotonic() - begun)
             self._file(trial, first, outcome)
 
@@ -144,18 +176,22 @@ class Study:
                 what, *how_far = content
                 self.display.progress(f"{whose}{what}", *how_far)
             else:
-                number, looks, metrics = content
-                with self._turn:
-                    trial.report(metrics["AP"] or 0.0, number)
-                    trial.set_user_attr("metrics", metrics)
-                    return "prune" if number < looks and trial.should_prune() else "go on"
+                return self._look(trial, *content)
             return None
 
         return hear
 
+    def _look(self, trial: Any, number: int, looks: int, metrics: dict[str, Any]) -> str:
+        with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
+            trial.report(metrics["AP"] or 0.0, number)
+            trial.set_user_attr("metrics", metrics)
+            return "prune" if number < looks and trial.should_prune() else "go on"
+        return "prune"
+
     def _file(self, trial: Any, first: int, outcome: Outcome) -> None:
         kind, content = outcome.kind, outcome.content
         if kind == "done":
+            self._compare_data(trial)
             trial.set_user_attr("metrics", content["metrics"])
             trial.set_constraint("infeasible", -1.0)
             self.study.tell(trial, content["metrics"]["AP"] or 0.0)
@@ -173,31 +209,39 @@ class Study:
             self.display.say(f"trial {trial.number} was lost: {content.strip().splitlines()[-1]}")
             self._retry(self.study.trials[trial.number], first)
 
+    def _compare_data(self, trial: Any) -> None:
+        """Refuse what was trained on other data than the other hosts have."""
+        if self.host.name:
+            known = json.loads((self.folder / trial.user_attrs["folder"] / "data.json").read_text())
+            conflict = f"this host's data is not the data that the study {self.host.study_name} is about; mend the path"
+            self.host.agree("data", known["fingerprint"], f"{conflict}, or give another --study_name")
+
     def _retry(self, trial: Any, first: int) -> None:
-        """Put a trial that came to nothing back in the queue, unless it has crashed too often, and close it."""
-        failed = [t for t in self.study.trials if t.user_attrs.get("cause")]
-        crashed = [t for t in failed if t.user_attrs.get("fault") and first in (t.number, t.user_attrs.get("retry_of"))]
-        if len(crashed) < _ATTEMPTS:
+        """Close a trial that came to nothing, and queue it again: once, and unless it has crashed too often."""
+        trials = self._trials()
+        failed = [t for t in trials if "fault" in t.user_attrs]
+        crashed = [t for t in failed if t.user_attrs["fault"] and first in (t.number, t.user_attrs.get("retry_of"))]
+        waiting = any(t.user_attrs.get("retry_of") == first and t.number > trial.number for t in trials)
+        if len(crashed) >= _ATTEMPTS:
+            self.display.say(f"trial {first} is given up: it crashed {len(crashed)} times")
+        elif not waiting:
             self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
         self.study.tell(trial.number, state=self.states.FAIL)
         if len(failed) > _ATTEMPTS * (self.search.trials + 1):
             raise TrainingError(f"{len(failed)} trials were lost; the last cause: {trial.user_attrs.get('cause')}")
 
     def _retry_orphans(self) -> None:
-        """Retry the trials that ran when an earlier driver died."""
-        for trial in self.study.trials:
-            if trial.state == self.states.RUNNING:
-                first = trial.user_attrs.get("retry_of", trial.number)
-                waiting = any(
-                    t.user_attrs.get("retry_of") == first and t.number > trial.number for t in self.study.trials
-                )
-                if not waiting:
-                    self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
-                self.study.tell(trial.number, state=self.states.FAIL)
+        """Retry the trials that ran when their driver died."""
+        for trial in self.host.orphans(self._trials(self.states.RUNNING)):
+            if "cause" not in trial.user_attrs:
+                self.study._storage.set_trial_user_attr(trial._trial_id, "cause", self.host.lost)
+            self._retry(trial, trial.user_attrs.get("retry_of", trial.number))
+
+    def _trials(self, *states: Any) -> list[Any]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
 
     def _finished(self) -> list[Any]:
-        done = (self.states.COMPLETE, self.states.PRUNED)
-        return [t for t in self.study.trials if t.state in done and WARM not in t.user_attrs]
+        return [t for t in self._trials(self.states.COMPLETE, self.states.PRUNED) if WARM not in t.user_attrs]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every trial as `result.json` lists it."""
@@ -207,17 +251,28 @@ class Study:
         self.display.table(self.rows(), self.wanted)
 
 
-def search(experiment: Experiment, settings: Search, folder: Path, display: Display) -> dict[str, Any]:
+def search(
+    experiment: Experiment,
+    settings: Search,
+    folder: Path,
+    display: Display,
+    server: Server | None = None,
+    study_name: str | None = None,
+) -> dict[str, Any]:
     """Run a search in `folder`, or go on with the one that was interrupted there, and return its result.
 
+    With a `server`, this is one of many hosts that share a study there, each with its own folder.
+
     Raises:
-      TlxError: another process is at work in the folder.
-      TrainingError: a trial cannot be run as it is configured, or too
-        many were lost.
+      TlxError: another process is at work in the folder, or the server is gone.
+      ConfigError: the folder or the study is another experiment's.
+      TrainingError: a trial cannot be run as it is configured, or too many were lost.
     """
-    with only_process(folder):
+    with only_process(folder), server.told() if server else contextlib.nullcontext():
+        # A host may end without having had a trial; what its folder is for, this tells.
+        (folder / "trials").mkdir(exist_ok=True)
         checkpoint.write(folder / _CONFIG, experiment.text().encode())
-        return Study(experiment, settings, folder, display).run()
+        return Study(experiment, settings, hosts.host(experiment, folder, server, study_name), display).run()
 
 
 def _asked(trial: Any) -> dict[str, Any]:
@@ -235,9 +290,10 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "validation": t.user_attrs.get("metrics"),
             "seconds": t.user_attrs.get("seconds"),
             "folder": t.user_attrs.get("folder"),
+            "host": t.user_attrs.get("host"),
             "retry_of": t.user_attrs.get("retry_of"),
             "cause": t.user_attrs.get("cause"),
         }
-        for t in study.trials
+        for t in study.get_trials(deepcopy=False)
         if WARM not in t.user_attrs
     ]
