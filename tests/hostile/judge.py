@@ -21,6 +21,7 @@ from typing import Any
 from corruptions import cases
 from seeds import SEEDS, picture
 
+from tlx import memory
 from tlx.data import container
 from tlx.data.dataset import Dataset
 from tlx.data.images import open_image
@@ -86,7 +87,8 @@ class Judge:
             verdict = f"{type(error).__name__}: {str(error)[:300]} ({_place(error)})"
         if _state(self.root) != before:
             verdict = "changed its input"
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # Not of getrusage, which begins with what the parent held.
+        most = memory.peak()
         return verdict if most <= MEMORY else f"has taken {most:,} bytes of memory"
 
     def _read(self) -> str:
