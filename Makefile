@@ -19,7 +19,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2
 
-# The long form of the tests that kill searches and starve workers: half an hour or so; docs/endurance.md tells of it.
+# The long form of the tests that kill searches and starve workers: half an hour or so; it writes docs/endurance.md.
 endurance: install
 	TLX_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance tests/work/test_hand.py
 
