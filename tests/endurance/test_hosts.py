@@ -216,7 +216,9 @@ def test_what_a_dead_host_left_is_retried_once_by_another(shared):
     assert left
     wait_for(lambda: not running())
     lost = [t for t in shared.trials() if t.state.name == "FAIL"]
-    assert {t.number for t in lost} == left
+    # One that was taken in the moment of the kill may not have said yet whose it was.
+    assert left <= {t.number for t in lost}
+    assert {t.user_attrs.get("host") for t in lost} <= {shared.host("a"), None}
     assert all("not heard of" in t.user_attrs["cause"] for t in lost)
     # The winner may lie with the dead one, which is then asked for.
     if living.wait(60):
