@@ -19,9 +19,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -n 2
 
-# The long form of the tests that kill searches and starve workers: half an hour or so; it writes docs/endurance.md.
+# The long form of the tests that kill searches and starve workers: three quarters of an hour or so; it writes docs/endurance.md.
 endurance: install
-	TLX_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance tests/work/test_hand.py
+	TLX_ENDURANCE=1 $(BIN)/python -m pytest -s tests/endurance
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,30 +4,58 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 
 from tlx import gpu, lazy, memory
 
-SMI = "0, GPU-aaa, NVIDIA L4, 20000\n1, GPU-bbb, NVIDIA T4, 10000\n2, GPU-ccc, Orin, [N/A]\n"
+GPUS = [("GPU-aaa", "NVIDIA L4", 20_000 << 20), ("GPU-bbb", "NVIDIA T4", 10_000 << 20), ("GPU-ccc", "Orin", None)]
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A machine whose driver lists the GPUs above, and whose TensorFlow sees as many as `seen.gpus` says."""
-    seen = SimpleNamespace(gpus="2", smi=SMI, asked=[])
+    seen = SimpleNamespace(gpus="2", driver=True, asked=0, processes={})
+
+    def init():
+        if not seen.driver:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    def info(index):
+        if GPUS[index][2] is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(free=GPUS[index][2])
+
+    def running(index):
+        if index == 2:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        held = seen.processes.get(index, {})
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in held.items()]
 
     def run(command, **_):
-        seen.asked.append(command[0])
-        if seen.smi is None:
+        seen.asked += 1
+        if seen.gpus is None:
             raise subprocess.CalledProcessError(9, command)
-        return SimpleNamespace(stdout=seen.smi if command[0] == "nvidia-smi" else f"hello\n{seen.gpus}\n")
+        return SimpleNamespace(stdout=f"hello\n{seen.gpus}\n")
 
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
+    driver = {
+        "nvmlInit": init,
+        "nvmlDeviceGetCount": lambda: len(GPUS),
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda index: GPUS[index][0],
+        "nvmlDeviceGetName": lambda index: GPUS[index][1],
+        "nvmlDeviceGetMemoryInfo": info,
+        "nvmlDeviceGetComputeRunningProcesses": running,
+    }
+    for name, stand_in in driver.items():
+        monkeypatch.setattr(pynvml, name, stand_in)
     monkeypatch.setattr(gpu.subprocess, "run", run)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu.free.cache_clear()
+    for cached in (gpu.free, gpu._visible):
+        cached.cache_clear()
     yield seen
-    gpu.free.cache_clear()
+    for cached in (gpu.free, gpu._visible):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -51,23 +79,30 @@ def test_a_budget_is_the_gpu_s_and_not_the_machine_s(machine):
     settings = memory.Memory(budget_gb=2.0)
     assert settings.limit().bytes == 2_000_000_000
     assert settings.resident().why != settings.limit().why
+    # What the driver takes for itself comes on top.
+    assert settings.on_gpu().bytes == 3_000_000_000
+    assert memory.Memory().on_gpu() is None
+
+
+def test_what_a_process_holds_is_asked_of_every_visible_gpu(machine, monkeypatch):
+    machine.processes = {0: {7: 100, 8: 900}, 1: {7: 300, 9: None}}
+    assert [gpu.held_by(pid) for pid in (7, 8, 9, 10)] == [300, 900, 0, 0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    gpu._visible.cache_clear()
+    assert gpu.held_by(7) == 100
 
 
 def test_a_gpu_that_tensorflow_cannot_use_does_not_count(machine):
-    machine.gpus = "0"
+    for machine.gpus in ("0", "", None):
+        gpu.free.cache_clear()
+        assert gpu.free() is None
+    assert memory.Memory(budget_gb=2.0).on_gpu() is None
+
+
+def test_without_a_driver_nobody_is_asked(machine):
+    machine.driver = False
     assert gpu.free() is None
-
-
-def test_a_driver_that_fails_is_none(machine):
-    machine.smi = None
-    assert gpu.free() is None
-    assert machine.asked == ["nvidia-smi"]
-
-
-def test_without_a_driver_nobody_is_asked(machine, monkeypatch):
-    monkeypatch.setattr(gpu.shutil, "which", lambda _: None)
-    assert gpu.free() is None
-    assert machine.asked == []
+    assert gpu.held_by(7) == machine.asked == 0
 
 
 class Library:
@@ -93,7 +128,7 @@ def test_what_is_held_is_that_of_the_fullest_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "tf", library)
     monkeypatch.setitem(sys.modules, "tensorflow", library)
     assert (gpu.held(), gpu.peak()) == (4, 9)
-    assert (memory.current(), memory.peak(), memory.own_peak()) == (4, 9, 9)
+    assert (memory.own(), memory.peak(), memory.own_peak()) == (4, 9, 9)
     memory.reset_peak()
     assert library.reset == ["GPU:0", "GPU:1"]
 

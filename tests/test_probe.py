@@ -19,7 +19,7 @@ class Listener:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_line_through_two_peaks(draw, tiny, tmp_path, cache):
+def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     data = Splits(draw(4, size=256), draw(2, size=256, seed=1), None)
     settings = Features(folder=tmp_path, cache=cache, views=1)
     run = Run(data, tiny(), Fcos(channels=16), freeze.last_layers(1), Fit(), settings, image_size=256)
@@ -28,5 +28,6 @@ def test_a_line_through_two_peaks(draw, tiny, tmp_path, cache):
     # Pictures and features of this size take more than a tenth of a megabyte, and far less than a hundred.
     assert 1e5 < need["each"] < 1e8
     assert 1e8 < need["fixed"] < 2e10
+    assert 0 <= need["look"] < 1e8
     assert listener.heard == [("measuring memory", i, 2) for i in range(3)]
     assert not any(tmp_path.iterdir())

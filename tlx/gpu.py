@@ -1,15 +1,17 @@
 """The memory of this machine's GPUs, as TensorFlow uses it and as the driver tells; nothing where there is none."""
 
+import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
+
+import pynvml
 
 from tlx.lazy import tf
 
-_SMI = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits")
 _ASK = "import tensorflow; print(len(tensorflow.config.list_physical_devices('GPU')))"
 _SECONDS = 120
 
@@ -42,33 +44,56 @@ def _used() -> list[str]:
 def free() -> tuple[str, int] | None:
     """Return the name and the free bytes of the GPU that has least of those visible; None where TensorFlow sees none.
 
-    Asks other processes, as one that asks by itself would take memory there.
+    Asks the driver and another process, as one that asks TensorFlow by itself would take memory there.
     """
-    visible = list(_visible())
-    return min(visible, key=lambda gpu: gpu[1]) if visible and _usable() else None
+    found = []
+    for gpu in _visible():
+        # A GPU that is part of the processor has no memory of its own to tell of.
+        with contextlib.suppress(pynvml.NVMLError):
+            found.append((pynvml.nvmlDeviceGetName(gpu), pynvml.nvmlDeviceGetMemoryInfo(gpu).free))
+    return min(found, key=lambda one: one[1]) if found and _usable() else None
 
 
-def _visible() -> Iterator[tuple[str, int]]:
-    if shutil.which(_SMI[0]) is None:
+def held_by(process: int) -> int:
+    """Return the bytes that a process holds on the GPU where it holds most; 0 where the driver does not tell.
+
+    The driver's own context counts, some hundreds of megabytes. In a container it may know processes by other numbers.
+    """
+    most = 0
+    for gpu in _visible():
+        with contextlib.suppress(pynvml.NVMLError):
+            running = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)
+            most = max(most, *(one.usedGpuMemory or 0 for one in running if one.pid == process), 0)
+    return most
+
+
+@functools.cache
+def _visible() -> tuple[Any, ...]:
+    """Return the driver's handles of the GPUs that this process and its children may use."""
+    return tuple(_chosen(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def _chosen(visible: str | None) -> Iterator[Any]:
+    names = None if visible is None else [word.strip() for word in visible.split(",")]
+    try:
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = pynvml.nvmlDeviceGetUUID(gpu)
+            if names is None or str(index) in names or any(word and uuid.startswith(word) for word in names):
+                yield gpu
+    except pynvml.NVMLError:
+        # No driver, or one that fails: TensorFlow cannot use its GPUs either.
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = None if visible is None else [word.strip() for word in visible.split(",")]
-    for line in _said(_SMI).splitlines():
-        index, uuid, name, megabytes = (word.strip() for word in line.split(","))
-        wanted = chosen is None or index in chosen or any(word and uuid.startswith(word) for word in chosen)
-        # An integrated GPU says "[N/A]" of memory that is the machine's.
-        if wanted and megabytes.isdigit():
-            yield name, int(megabytes) << 20
 
 
 def _usable() -> bool:
-    # Its last line: TensorFlow may greet before.
-    return _said((sys.executable, "-c", _ASK)).split()[-1:] not in ([], ["0"])
-
-
-def _said(command: tuple[str, ...]) -> str:
-    """Return what a program wrote, or "" where it failed: then there is no GPU to be used."""
+    """Return whether TensorFlow can use a GPU here."""
+    command = (sys.executable, "-c", _ASK)
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return False
+    # Its last word: TensorFlow may greet before.
+    count = said.split()[-1:]
+    return bool(count) and count[0].isdigit() and count != ["0"]

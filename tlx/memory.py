@@ -17,6 +17,8 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # What is left to everything else on the machine: a share of what is available now.
 _SPARE = 0.1
 _UNLIMITED = 1 << 60
+# What the driver itself takes of a GPU for a process, in bytes: no budget is meant to count it.
+_CONTEXT = 1_000_000_000
 
 
 @rooms.register("memory")
@@ -51,6 +53,13 @@ class Memory:
         """Return the limit on what a process may hold of the machine's own memory, whatever it holds on a GPU."""
         return self.limit() if gpu.free() is None else self._machine()
 
+    def on_gpu(self) -> "Limit | None":
+        """Return the limit on what a process may hold of a GPU by a given budget; without one, the GPU is the limit."""
+        if self.budget_gb is None or gpu.free() is None:
+            return None
+        limit = self.limit()
+        return Limit(limit.bytes + _CONTEXT, f"{limit.why}, on the GPU")
+
     @staticmethod
     def _machine() -> "Limit":
         return min(_limits(), key=lambda limit: limit.bytes)
@@ -67,6 +76,10 @@ class Limit:
 def _limits() -> Iterator[Limit]:
     free = _fields(_PROC / "meminfo").get("MemAvailable")
     yield Limit(int(free * (1 - _SPARE)) if free else _UNLIMITED, "nine tenths of the machine's free memory")
+    for name, what in ((resource.RLIMIT_AS, "-v"), (resource.RLIMIT_DATA, "-d")):
+        soft, _ = resource.getrlimit(name)
+        if soft != resource.RLIM_INFINITY:
+            yield Limit(soft, f"ulimit {what} of this shell")
     for path in _control_groups():
         limit, used = (_number(path / name) for name in (_V2 if (path / _V2[0]).exists() else _V1))
         if limit is not None and limit < _UNLIMITED:
@@ -145,9 +158,9 @@ def own_peak() -> int:
     return gpu.peak() or _peak() - (_own("RssFile") or 0)
 
 
-def current() -> int:
-    """Return the memory, in bytes, that this process holds now: of a GPU, or else resident; its peak at worst."""
-    return gpu.held() or _own("VmRSS") or _peak()
+def own() -> int:
+    """Return the memory, in bytes, that this process holds now, as `own_peak` counts it; its peak at worst."""
+    return gpu.held() or (_own("VmRSS") or _peak()) - (_own("RssFile") or 0)
 
 
 def _own(field: str) -> int | None:

@@ -57,8 +57,8 @@ def _detections(views: Views, index: int, number: int, raw: tuple[np.ndarray, ..
     return Detections(placed[real], scores[real], labels[real].astype(np.int32))
 
 
-def predict(detector: Detector, cut: Cut, dataset: Dataset) -> list[Detections]:
-    """Return the detections for every picture of a dataset, straight from its pixels."""
+def predict(detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH) -> list[Detections]:
+    """Return the detections for every picture of a dataset, straight from its pixels, `batch` of them at once."""
     views = Views(dataset, detector.size)
     source = Source(views, views.element, encoder(cut, False), False, "")
-    return Predictor(detector, cut, source)()[0]
+    return Predictor(detector, cut, source, batch)()[0]

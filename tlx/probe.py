@@ -2,7 +2,8 @@
 
 import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,20 @@ from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import Listener
 from tlx.run import Run, assemble, refuse_errors
 
-# The first update traces and allocates; the second has what every later one has.
-_STEPS = 2
+# What comes in a real run on top of what is measured, in bytes: pictures, curves, the last batch's own shape.
+_REST = 75_000_000
+# The first time traces and allocates what is kept; TensorFlow gives little of it back.
+_TIMES = 2
 
 
 def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, float]:
     """Train and evaluate on made-up examples of the worst kind, and return the memory that it takes, in bytes.
 
-    Each of `micros` (two sizes, growing) gives a peak; the line through them has the memory that every run
-    takes ("fixed") and that of each example of a micro-batch ("each"). The examples have the input's full
-    size and as many boxes as any training picture. What is loaded ahead is counted in.
+    First some updates are done on each of `micros` (two sizes, growing), then everything else on each: evaluation,
+    and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
+    every run takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
+    evaluated at once ("look"). The examples have the input's full size and as many boxes as any training picture.
+    What is loaded ahead is counted in.
     """
     refuse_errors(run.data)
     devices = several_here(run.fit.strategy)
@@ -38,33 +43,44 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
     learner = Learner(detector, parts, source, run.fit, devices)
-    peaks = []
-    for number, micro in enumerate(micros):
-        listener.progress("measuring memory", number, len(micros), f"micro-batch {micro}")
-        peaks.append(_peak(detector, parts, learner, source, micro))
-    listener.progress("measuring memory", len(micros), len(micros))
-    arrays = _worst(parts, source, 1)
-    ahead = (AHEAD + 1) * sum(np.asarray(a).nbytes for a in arrays)
-    each = max(0.0, (peaks[1] - peaks[0]) / (micros[1] - micros[0]))
-    return {"fixed": max(0.0, peaks[0] - each * micros[0]), "each": each + ahead}
+    listener.progress("measuring memory", 0, 2, "training")
+    small, large = micros
+    trained = [_peak(partial(_train, parts, learner, source, micro)) for micro in micros]
+    listener.progress("measuring memory", 1, 2, "evaluation")
+    looked = [_peak(_evaluation(detector, parts, source, min(micro, BATCH))) for micro in micros]
+    listener.progress("measuring memory", 2, 2)
+    each = max(0.0, (trained[1] - trained[0]) / (large - small))
+    look = max(0.0, (looked[1] - looked[0]) / (min(large, BATCH) - min(small, BATCH)))
+    kept = max(0.0, looked[1] - trained[1] - min(large, BATCH) * look)
+    ahead = (AHEAD + 1) * sum(np.asarray(a).nbytes for a in _worst(parts, source, 1))
+    return {"fixed": trained[0] - small * each + kept + _REST, "each": each + ahead, "look": look}
 
 
-def _peak(detector: Detector, parts: Cut, learner: Learner, source: Source, micro: int) -> int:
+def _peak(do: Callable[[], Any]) -> int:
     gc.collect()
     memory.give_back()
     memory.reset_peak()
-    for _ in range(_STEPS):
-        with contextlib.suppress(OverflowError):
-            learner.update([_worst(parts, source, micro)], 0.0)
-    at_once = min(micro, BATCH)
-    evaluated = Predictor(detector, parts, source, at_once)
-    # What fills the cache runs the frozen part on pictures.
-    start = tf.function(encoder(parts, False))
-    for _ in range(_STEPS):
-        evaluated.run(_worst(parts, source, at_once))
-        if source.cached:
-            start([np.zeros((at_once, *detector.size, 3), np.uint8)])
+    for _ in range(_TIMES):
+        do()
     return memory.own_peak()
+
+
+def _train(parts: Cut, learner: Learner, source: Source, micro: int) -> None:
+    with contextlib.suppress(OverflowError):
+        learner.update([_worst(parts, source, micro)], 0.0)
+
+
+def _evaluation(detector: Detector, parts: Cut, source: Source, count: int) -> Callable[[], Any]:
+    """Return what evaluates `count` examples, and takes them through the frozen part as the cache does."""
+    evaluated = Predictor(detector, parts, source, count)
+    start = tf.function(encoder(parts, False))
+
+    def do() -> None:
+        evaluated.run(_worst(parts, source, count))
+        if source.cached:
+            start([np.zeros((count, *detector.size, 3), np.uint8)])
+
+    return do
 
 
 def _worst(parts: Cut, source: Source, count: int) -> list[Any]:

@@ -127,7 +127,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
-    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset)
+    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset, predictor.batch)
     keep_pictures(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
@@ -169,7 +169,10 @@ def evaluate(run: Run, folder: Path) -> dict[str, Any]:
     detector, parts = reopen(run.backbone, run.head, run.size, folder, run.precision)
     split, dataset = run.judged
     dataset = relabelled(dataset, detector.classes)
-    found = predict(detector, parts, dataset)
+    # Where it was trained in smaller parts than this, no more than those may fit.
+    trained = folder / "result.json"
+    fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else BATCH
+    found = predict(detector, parts, dataset, min(BATCH, fits))
     keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
 

@@ -62,7 +62,8 @@ def _trial(connection):
     _store(folder.parents[1] / "features", f"{rate:.0e}", SIZE, Features(), _fill)
     checkpoint.write(folder / "data.json", b'{"fingerprint": "the same"}')
     checkpoint.write(folder / "environment.json", b"{}")
-    result = {"split": "test" if task == "judge" else "validation", "metrics": metrics}
+    split = "test" if task == "judge" else "validation"
+    result = {"split": split, "metrics": metrics, "micro_batch": arguments.get("micro")}
     checkpoint.write(folder / "result.json", json.dumps(result).encode())
     connection.send(("done", result))
 

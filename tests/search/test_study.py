@@ -142,7 +142,7 @@ def scripted(monkeypatch, *answers):
     script = iter(answers)
     asked = []
 
-    def do(self, task, bindings, hear, folder=None, **_):
+    def do(self, task, bindings, hear, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def scripted(monkeypatch, *answers):
         asked.append((task, bindings, folder))
         if task == "judge":
             return Outcome("done", {"split": "test", "metrics": metrics})
-        return Outcome(*next(script, ("done", {"metrics": metrics})))
+        return Outcome(*next(script, ("done", {"metrics": metrics, "micro_batch": micro})))
 
     monkeypatch.setattr(Hand, "do", do)
     return asked

@@ -65,7 +65,7 @@ def worker(monkeypatch):
     done = {"at_once": 0, "most": 0, "asked": [], "seconds": 0.0}
     lock = threading.Lock()
 
-    def do(self, task, bindings, hear, folder=None, **_):
+    def do(self, task, bindings, hear, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         values = dict(b.split(" = ") for b in bindings)
@@ -82,7 +82,9 @@ def worker(monkeypatch):
         )
         with lock:
             done["at_once"] -= 1
-        result = {"split": "test" if task == "judge" else "validation", "metrics": {"AP": score, "AP50": score}}
+        split = "test" if task == "judge" else "validation"
+        metrics = {"AP": score, "AP50": score}
+        result = {"split": split, "metrics": metrics, "micro_batch": micro}
         if task == "train":
             (folder / "result.json").write_text(json.dumps(result))
         return Outcome("done", result)

@@ -34,22 +34,23 @@ def experiment(tmp_path, monkeypatch):
 @pytest.fixture
 def machine(monkeypatch):
     """Stand in for the worker: a machine where so many examples fit, and a probe that says what it is told to."""
-    seen = SimpleNamespace(fits=1000, need={"fixed": 1e8, "each": 1e7}, probes=0, tried=[], answer=None)
+    seen = SimpleNamespace(fits=1000, need={"fixed": 1e8, "each": 1e7}, probes=[], tried=[])
+    seen.answer, seen.held = None, 0
 
     def do(self, task, bindings, hear, micro=0, **_):
         if task == "probe":
-            seen.probes += 1
+            seen.probes.append(bindings)
             return Outcome("done", seen.need) if seen.need else Outcome("memory", "signal 9")
         seen.tried.append(micro)
         if micro > seen.fits:
-            return Outcome("memory", "signal 9")
-        return seen.answer or Outcome("done", {"metrics": {}})
+            return Outcome("memory", "signal 9", seen.held)
+        return seen.answer or Outcome("done", {"metrics": {}, "micro_batch": micro})
 
     monkeypatch.setattr(Hand, "do", do)
     return seen
 
 
-def train(experiment, tmp_path, **settings):
+def train(experiment, tmp_path, bindings=(), **settings):
     said = []
 
     def hear(what, content):
@@ -57,16 +58,16 @@ def train(experiment, tmp_path, **settings):
             said.append(content)
 
     made = Attempts(experiment, Memory(**settings), tmp_path / "a.gin", tmp_path / "log")
-    return made.train([], tmp_path / "run", [], hear), said
+    return made.train(list(bindings), tmp_path / "run", [], hear), said
 
 
 def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_path, machine):
     outcome, said = train(experiment, tmp_path, budget_gb=0.5)
     # (0.5 / 1.2 - 0.1) / 0.01
-    assert (outcome.kind, machine.tried, machine.probes) == ("done", [31], 1)
+    assert (outcome.kind, machine.tried, len(machine.probes)) == ("done", [31], 1)
     assert "31 of 64 examples at once: predicted peak 0.41 GB of 0.50 GB (memory.budget_gb = 0.5)" in said
     train(experiment, tmp_path, budget_gb=0.5)
-    assert (machine.tried, machine.probes) == ([31, 31], 1)
+    assert (machine.tried, len(machine.probes)) == ([31, 31], 1)
 
 
 def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):
@@ -80,27 +81,76 @@ def test_a_wrong_prediction_is_survived_and_learnt_from(experiment, tmp_path, ma
     assert (outcome.kind, machine.tried) == ("done", [64, 32, 16, 8])
     assert sum("were too many" in line for line in said) == 3
     train(experiment, tmp_path, budget_gb=5.0)
-    assert machine.tried[4:] == [15, 7]
+    assert machine.tried[4:] == [8]
+    # Where there is more room than there was, more is tried.
+    machine.fits = 100
+    train(experiment, tmp_path, budget_gb=10.0)
+    assert machine.tried[5:] == [64]
+
+
+def test_what_a_process_held_when_it_died_is_what_it_may_hold(experiment, tmp_path, machine):
+    machine.fits, machine.held = 10, int(0.24e9)
+    train(experiment, tmp_path, budget_gb=5.0)
+    # (0.24 / 1.2 - 0.1) / 0.01
+    assert machine.tried == [64, 10]
+
+
+def test_what_the_training_loop_halved_by_itself_is_learnt(experiment, tmp_path, machine):
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batch": 16})
+    assert train(experiment, tmp_path, budget_gb=5.0)[0].kind == "done"
+    train(experiment, tmp_path, budget_gb=5.0)
+    assert machine.tried == [64, 16]
+
+
+def test_an_example_that_did_not_fit_by_itself_is_the_end(experiment, tmp_path, machine):
+    machine.answer = Outcome("infeasible", "one example alone does not fit (OOM when allocating tensor)")
+    outcome, _ = train(experiment, tmp_path, budget_gb=5.0)
+    assert (outcome.kind, machine.tried) == ("infeasible", [64])
+    assert "measured with other bindings" in outcome.content
 
 
 def test_without_a_probe_dying_teaches(experiment, tmp_path, machine):
     machine.fits = 20
     train(experiment, tmp_path, budget_gb=5.0, probe=False)
-    assert (machine.tried, machine.probes) == ([64, 32, 16], 0)
-    assert Ledger(attempts.LEDGER).get(kind(describe(experiment))).least == 32
+    assert (machine.tried, len(machine.probes)) == ([64, 32, 16], 0)
+    assert Ledger(attempts.LEDGER).get(kind(describe(experiment))).tried == 16
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, machine, known):
-    machine.fits = 0
     machine.need = {"fixed": 1e9, "each": 1e8} if known else None
-    outcome, _ = train(experiment, tmp_path, budget_gb=0.5)
+    bindings = ["freezes.last_layers.unfrozen = 3"]
+    outcome, said = train(experiment, tmp_path, bindings, budget_gb=0.5)
     assert outcome.kind == "infeasible"
     assert machine.tried == []
     assert "not even one example fits in 0.50 GB (memory.budget_gb = 0.5)" in outcome.content
     assert ("it takes 1.10 GB" in outcome.content) == known
-    assert ("run.image_size = (224, 224) would take about 1.05 GB" in outcome.content) == known
-    assert "unfrozen layers" in outcome.content
+    for change in (
+        "run.image_size = (224, 224)",
+        "freezes.last_layers.unfrozen = 0",
+        "run.backbone = @backbones.mobilenet_v3_small()",
+    ):
+        assert (f"{change}: 1.10 GB, which does not fit either" in outcome.content) == known
+        assert f"not even one example fits; would it with {change}?" in said
+        assert any(change in asked for asked in machine.probes)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "changed"),
+    [
+        ([], ["run.image_size", "run.backbone"]),
+        (["run.image_size = (96, 40)"], ["run.backbone"]),
+        (["freezes.last_layers.unfrozen = 2"], ["run.image_size", "freezes.last_layers.unfrozen", "run.backbone"]),
+        (["run.freeze = @freezes.none()"], ["run.image_size", "run.freeze", "run.backbone"]),
+        (["run.freeze = @freezes.backbone()"], ["run.image_size", "run.backbone"]),
+        (["run.backbone = @backbones.mobilenet_v3_small()"], ["run.image_size"]),
+    ],
+)
+def test_only_what_takes_less_is_proposed_and_can_be_bound(experiment, bindings, changed):
+    proposed = [(change, more) for change, more in attempts.changes(experiment.with_bindings(bindings))]
+    assert [change.partition(" = ")[0] for change, _ in proposed] == changed
+    for change, more in proposed:
+        experiment.with_bindings([*bindings, change, *more])
 
 
 @pytest.mark.parametrize("kind_of_end", ["pruned", "refused", "crash", "lost", "infeasible"])

@@ -10,16 +10,16 @@ from tlx.work.ledger import Ledger, Need, kind
 amounts = st.floats(0, 1e12)
 
 
-@given(amounts, amounts, st.integers(1, 100_000), amounts, st.floats(1, 3), st.none() | st.integers(1, 1000))
-def test_the_largest_micro_batch_fits_and_one_more_would_not(fixed, each, wanted, limit, margin, least):
-    need = Need(fixed, each, least)
+@given(amounts, amounts, amounts, st.integers(1, 100_000), amounts, st.floats(1, 3), st.none() | st.integers(0, 1000))
+def test_the_largest_micro_batch_fits_and_one_more_would_not(fixed, each, look, wanted, limit, margin, tried):
+    need = Need(fixed, each, look, tried, limit)
     micro = need.largest(wanted, limit, margin)
     assert 0 <= micro <= wanted
-    assert least is None or micro < least
+    assert tried is None or micro <= tried
     if micro:
         assert need.peak(micro) * margin <= limit * (1 + 1e-6) + margin * micro
-    elif least != 1:
-        assert need.peak(1) * margin >= limit * (1 - 1e-6) - margin
+    if micro < min(wanted, wanted if tried is None else tried):
+        assert need.peak(micro + 1) * margin >= limit * (1 - 1e-6) - margin * (micro + 1)
 
 
 def test_a_need_comes_back_as_it_was_put(tmp_path):
@@ -30,12 +30,20 @@ def test_a_need_comes_back_as_it_was_put(tmp_path):
     assert ledger.get("b") is None
 
 
-def test_a_death_is_learnt_from_and_never_forgotten_for_a_larger_one(tmp_path):
+def test_a_death_is_learnt_from(tmp_path):
     ledger = Ledger(tmp_path / "memory.json")
-    assert ledger.died("a", 64, "head").largest(1000, 1e12, 1.2) == 63
-    ledger.put("a", Need(1.0, 1.0, 64), "head")
-    assert ledger.died("a", 32, "head") == Need(1.0, 1.0, 32)
-    assert ledger.died("a", 50, "head") == Need(1.0, 1.0, 32)
+    ledger.put("a", Need(1.0, 1.0), "head")
+    assert ledger.died("a", 32, 1e12, "head") == Need(1.0, 1.0, 0.0, 32, 1e12)
+    assert ledger.died("a", 50, 1e12, "head").tried == 32
+    assert ledger.died("a", 16, 1e12, "head").tried == 16
+
+
+def test_what_was_learnt_holds_for_no_more_room_than_there_was(tmp_path):
+    ledger = Ledger(tmp_path / "memory.json")
+    need = ledger.died("a", 7, 1e9, "head")
+    assert need.largest(64, 1.05e9, 1.0) == 7
+    assert need.largest(64, 2e9, 1.0) == 64
+    assert ledger.died("a", 20, 2e9, "head").largest(64, 2e9, 1.0) == 20
 
 
 def test_writers_at_once_lose_nothing(tmp_path):

@@ -55,7 +55,7 @@ def _print_memory(folder: Path, trials: list[dict]) -> None:
 
     experiment = config.load([folder / "config.gin"], (), True)
     table = Table(title="memory")
-    for column in ("trials", "fixed GB", "MB an example", "died of a micro-batch of"):
+    for column in ("trials", "fixed GB", "MB an example", "tried after a death"):
         table.add_column(column, justify="right")
     kinds: dict[str, list[int]] = {}
     for row in trials:
@@ -64,6 +64,6 @@ def _print_memory(folder: Path, trials: list[dict]) -> None:
     for key, numbers in kinds.items():
         if need := Ledger(LEDGER).get(key):
             amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}") if need.fixed else ("-", "-")
-            table.add_row(", ".join(map(str, numbers)), *amounts, str(need.least or "-"))
+            table.add_row(", ".join(map(str, numbers)), *amounts, "-" if need.tried is None else str(need.tried))
     if table.row_count:
         CONSOLE.print(table)

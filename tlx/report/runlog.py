@@ -62,7 +62,7 @@ class RunLog(contextlib.AbstractContextManager):
     ) -> None:
         """Log a look at the validation split: `place` is (its number from 1, of how many)."""
         overall = {f"validation/{k}": metrics[k] for k in ("AP", "AP50", "AP75", "AR")}
-        self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.current() / 1e9})
+        self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.own() / 1e9})
         self.board.images(step, "validation", sample(*seen, _SHOWN_EACH_LOOK))
         self.listener.look(*place, metrics)
 

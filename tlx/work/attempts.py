@@ -1,6 +1,6 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from tlx.memory import Limit, Memory
 from tlx.report.runlog import Listener
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import Ledger, Need, kind
+from tlx.work.verdict import wants_memory
 
 LEDGER = Path("~/.cache/tlx/memory.json")
 # Two sizes give a line; where the larger one does not fit, the smaller ones say less, but something.
-_PROBES = ((2, 8), (1, 2))
+_PROBES = ((2, 16), (1, 2))
 # What these arguments of `run` say makes no difference to the memory that a step takes.
 _WITHOUT = ("fit", "seed", "judge", "evaluator", "augment", "memory")
 
@@ -32,10 +33,11 @@ class Attempts:
         self.limit = Limit(whole.bytes // sharing, whole.why + (f", shared by {sharing}" if sharing > 1 else ""))
         watched = settings.resident()
         watched = Limit(watched.bytes // sharing, watched.why)
+        on_gpu = settings.on_gpu()
         self.ledger = Ledger(LEDGER)
-        self.hand = Hand(file, experiment.allow_imports, log, watched)
+        self.hand = Hand(file, experiment.allow_imports, log, watched, on_gpu)
         # Measures in a process of its own: one that has worked before uses again what it holds, and tells too little.
-        self._prober = Hand(file, experiment.allow_imports, log, watched)
+        self._prober = Hand(file, experiment.allow_imports, log, watched, on_gpu)
         self._stopped = False
 
     def stop(self) -> None:
@@ -63,14 +65,16 @@ class Attempts:
             hear("say", f"{micro} of {batch} examples at once: {predicted}")
         while micro and not self._stopped:
             outcome = self.hand.do("train", [*bindings, *more], hear, folder=folder, micro=micro)
-            if outcome.kind != "memory":
+            smaller = _smaller(outcome, micro, need, self.settings.margin)
+            if smaller is not None:
+                need = self.ledger.died(kind(what), smaller, self.limit.bytes, what)
+            if outcome.kind == "done" or smaller is None:
                 return outcome
-            need = self.ledger.died(kind(what), micro, what)
             hear("say", f"{micro} examples at once were too many: {outcome.content}")
-            micro //= 2
+            micro = smaller
         if self._stopped:
             return Outcome("lost", "ended")
-        return Outcome("infeasible", self._infeasible(experiment, need))
+        return Outcome("infeasible", self._infeasible(bindings, need, hear))
 
     def judge(self, bindings: list[str], folder: Path, hear: Callable[[str, Any], str | None]) -> Outcome:
         """Judge the detector that was trained in `folder`."""
@@ -93,24 +97,57 @@ class Attempts:
                 return need
             if outcome.kind != "memory":
                 return None
-        return self.ledger.died(kind(what), 1, what)
+        return self.ledger.died(kind(what), 0, self.limit.bytes, what)
 
     def _allowed(self) -> str:
         return f"{self.limit.bytes / 1e9:.2f} GB ({self.limit.why})"
 
-    def _infeasible(self, experiment: Experiment, need: Need | None) -> str:
-        first = f"not even one example fits in {self._allowed()}"
-        if not need or not need.fixed:
-            return f"{first}; try a smaller run.image_size, fewer unfrozen layers or a smaller backbone"
-        size = experiment.value("run.image_size")
-        sides = (size, size) if isinstance(size, int) else size
-        smaller = tuple(side * 3 // 4 // 32 * 32 for side in sides)
-        area = smaller[0] * smaller[1] / (sides[0] * sides[1])
-        return (
-            f"{first}: it takes {need.peak(1) / 1e9:.2f} GB, {need.fixed / 1e9:.2f} GB of that whatever its size;"
-            f" run.image_size = {smaller} would take about {Need(need.fixed, need.each * area).peak(1) / 1e9:.2f} GB;"
-            " fewer unfrozen layers and a smaller backbone take less, too (`tlx memory` measures how much)"
-        )
+    def _infeasible(self, bindings: list[str], need: Need | None, hear: Callable[[str, Any], str | None]) -> str:
+        takes = f": it takes {need.peak(1) / 1e9:.2f} GB" if need and need.fixed else ""
+        ways = []
+        for change, more in changes(self.experiment.with_bindings(bindings)):
+            hear("say", f"not even one example fits; would it with {change}?")
+            other = self.need([*bindings, change, *more], hear)
+            if other and other.fixed:
+                fits = "fits" if other.largest(1, self.limit.bytes, self.settings.margin) else "does not fit either"
+                ways.append(f"\n  {change}: {other.peak(1) / 1e9:.2f} GB, which {fits}")
+        measured = "".join(["; measured with other bindings:", *ways]) if ways else ""
+        return f"not even one example fits in {self._allowed()}{takes}{measured}\n{_ADVICE}"
+
+
+_ADVICE = "make run.image_size smaller, unfreeze fewer layers, take a smaller run.backbone, or give it more memory"
+
+
+def _smaller(outcome: Outcome, micro: int, need: Need | None, margin: float) -> int | None:
+    """Return the next micro-batch to try where `micro` was too many, 0 where there is none; None where it was not."""
+    if outcome.kind == "done":
+        # On a GPU the training loop has halved it by itself.
+        used = outcome.content["micro_batch"]
+        return used if used < micro else None
+    if outcome.kind == "infeasible" and wants_memory(outcome.content):
+        return 0
+    if outcome.kind != "memory" or micro == 1:
+        return 0 if outcome.kind == "memory" else None
+    # What it held when it died is what it may hold, if nobody else knows the limit.
+    seen = need.largest(micro, outcome.held, margin) if need and need.fixed and outcome.held else micro
+    return max(1, min(micro // 2, seen))
+
+
+def changes(experiment: Experiment) -> Iterator[tuple[str, list[str]]]:
+    """Yield bindings by which an experiment takes less memory, each with others that only measuring it needs."""
+    size = experiment.value("run.image_size")
+    height, width = (side * 3 // 4 // 32 * 32 for side in ((size, size) if isinstance(size, int) else size))
+    if min(height, width) > 0:
+        yield f"run.image_size = ({height}, {width})", []
+    run = experiment.trees["run"].arguments
+    if run["freeze"].entry.full_name == "freezes.last_layers":
+        if run["freeze"].arguments["unfrozen"]:
+            yield "freezes.last_layers.unfrozen = 0", []
+    elif run["freeze"].entry.full_name != "freezes.backbone":
+        yield "run.freeze = @freezes.backbone()", []
+    if run["backbone"].entry.full_name != "backbones.mobilenet_v3_small":
+        # What its weights say makes no difference to their size.
+        yield "run.backbone = @backbones.mobilenet_v3_small()", ["backbones.mobilenet_v3_small.weights = None"]
 
 
 def describe(experiment: Experiment) -> str:

@@ -1,8 +1,10 @@
 """The parent's side of a worker process: give it work, watch its memory, and say what it died of."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import memory
+from tlx import gpu, memory
 from tlx.memory import Limit
 from tlx.work import worker
 from tlx.work.verdict import Death, wants_memory
@@ -25,19 +27,23 @@ _TAIL = 20_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: with what it made ("done"), or with why it made nothing."""
+    """How a task ended: with what it made ("done"), or with why it made nothing.
+
+    `held` is how many bytes a process that died held at most.
+    """
 
     kind: Kind
     content: Any
+    held: int = 0
 
 
 class _Watch(threading.Thread):
     """Looks at a process 50 times a second, and ends it when it holds more than it may."""
 
-    def __init__(self, process: Any, limit: Limit):
+    def __init__(self, process: Any, limit: Limit, on_gpu: Limit | None):
         super().__init__(daemon=True)
-        self.process, self.limit = process, limit
-        self.peak = self.space = 0
+        self.process, self.limit, self.on_gpu = process, limit, on_gpu
+        self.peak = self.space = self.peak_on_gpu = 0
         self.ended_by_us = False
 
     def run(self) -> None:
@@ -45,10 +51,24 @@ class _Watch(threading.Thread):
             held, space = memory.held(self.process.pid)
             self.peak, self.space = max(self.peak, held), max(self.space, space)
             free = memory.available()
-            if held > self.limit.bytes or (free is not None and free < _LAST_RESERVE):
+            short = free is not None and free < _LAST_RESERVE
+            if held > self.limit.bytes or short or self._too_much_on_gpu():
                 self.ended_by_us = True
                 self.process.kill()
                 return
+
+    def _too_much_on_gpu(self) -> bool:
+        if self.on_gpu is None:
+            return False
+        self.peak_on_gpu = max(self.peak_on_gpu, gpu.held_by(self.process.pid))
+        return self.peak_on_gpu > self.on_gpu.bytes
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """What the process held at most, and might hold, in bytes: of a GPU where that was too much, else resident."""
+        if self.on_gpu and self.peak_on_gpu > self.on_gpu.bytes:
+            return self.peak_on_gpu, self.on_gpu.bytes
+        return self.peak, self.limit.bytes
 
     def _gone(self) -> bool:
         return bool(multiprocessing.connection.wait([self.process.sentinel], _EVERY_SECONDS))
@@ -57,14 +77,21 @@ class _Watch(threading.Thread):
 class Hand:
     """A worker process that is started when there is work, and replaced when it dies.
 
-    It works on the gin file `file`, may hold as much memory as `limit` says, and writes what it prints to
-    `log`. `work` is what the process runs.
+    It works on the gin file `file`, may hold as much memory as `limit` says, and as `on_gpu` says of a GPU, and
+    writes what it prints to `log`. `work` is what the process runs.
     """
 
     def __init__(
-        self, file: Path, allow_imports: bool, log: Path, limit: Limit, work: Callable[..., None] = worker.main
+        self,
+        file: Path,
+        allow_imports: bool,
+        log: Path,
+        limit: Limit,
+        on_gpu: Limit | None = None,
+        work: Callable[..., None] = worker.main,
     ):
-        self.file, self.allow_imports, self.log, self.limit, self.work = file, allow_imports, log, limit, work
+        self.file, self.allow_imports, self.log = file, allow_imports, log
+        self.limit, self.on_gpu, self.work = limit, on_gpu, work
         self._process: Any = None
         self._connection: Any = None
         self._watch: _Watch | None = None
@@ -81,53 +108,68 @@ class Hand:
         `hear` is told of (kind, content) on the way: what `tlx.work.worker` says, and what it returns is answered.
         """
         if self._process is None or not self._process.is_alive():
+            self.stop()
             self._start()
+        process = self._process
         written = self.log.stat().st_size if self.log.exists() else 0
         kills = memory.kills_by_system()
-        try:
-            self._connection.send((task, bindings, arguments))
-            while True:
-                kind, content = self._connection.recv()
-                if kind not in _NEWS:
-                    return self._ended(kind, content)
-                if (answer := hear(kind, content)) is not None:
-                    self._connection.send(answer)
-        except (EOFError, OSError):
-            return self._died(written, memory.kills_by_system() > kills)
+        self._send((task, bindings, arguments))
+        while (news := self._receive()) is not None:
+            kind, content = news
+            if kind not in _NEWS:
+                return self._ended(process, kind, content)
+            if (answer := hear(kind, content)) is not None:
+                self._send(answer)
+        return self._died(process, written, memory.kills_by_system() > kills)
 
     def stop(self) -> None:
         """End the worker, if there is one."""
         if (process := self._process) is not None:
             process.kill()
-            process.join()
-            self._process = None
+            self._bury(process)
 
-    def _ended(self, kind: str, content: Any) -> Outcome:
-        if kind == "crashed":
+    def _send(self, what: Any) -> None:
+        # Whoever is dead does not hear, which is noticed when nothing comes back.
+        with contextlib.suppress(OSError):
+            self._connection.send(what)
+
+    def _receive(self) -> tuple[str, Any] | None:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def _bury(self, process: Any) -> None:
+        process.join()
+        shutil.rmtree(worker.scratch(self.log, process.pid), ignore_errors=True)
+        self._process = None
+
+    def _ended(self, process: Any, kind: str, content: Any) -> Outcome:
+        if kind == "crashed" or (kind == "refused" and wants_memory(content)):
             # After an error of its memory a library may be unusable in this process.
             self.stop()
-            return Outcome("memory" if wants_memory(content) else "crash", content)
-        if memory.held(self._process.pid)[0] > self.limit.bytes / 2:
+            return Outcome("memory" if wants_memory(content) else "crash", content, self._watch.peak)
+        if memory.held(process.pid)[0] > self.limit.bytes / 2:
             # What the allocator has not given back would be missing in the next trial.
             self.stop()
         return Outcome(kind, content)
 
-    def _died(self, written: int, killed_by_system: bool) -> Outcome:
-        self._process.join()
+    def _died(self, process: Any, written: int, killed_by_system: bool) -> Outcome:
+        self._bury(process)
         self._watch.join()
         space_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        peak, limit = self._watch.most
         death = Death(
-            code=self._process.exitcode,
+            code=process.exitcode,
             ended_by_us=self._watch.ended_by_us,
-            peak=self._watch.peak,
-            limit=self.limit.bytes,
+            peak=peak,
+            limit=limit,
             said=_tail(self.log, written),
             killed_by_system=killed_by_system,
             space=self._watch.space,
             space_limit=None if space_limit == resource.RLIM_INFINITY else space_limit,
         )
-        self._process = None
-        return Outcome(death.cause, f"{death}; see {self.log}")
+        return Outcome(death.cause, f"{death}; see {self.log}", peak)
 
     def _start(self) -> None:
         # A fresh interpreter: a fork of a process that has threads is not safe for TensorFlow.
@@ -141,7 +183,7 @@ class Hand:
         self._process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self._watch = _Watch(self._process, self.limit)
+        self._watch = _Watch(self._process, self.limit, self.on_gpu)
         self._watch.start()
 
 

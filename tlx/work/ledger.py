@@ -10,31 +10,43 @@ from pathlib import Path
 
 from tlx import checkpoint
 from tlx.lock import locked
+from tlx.predict import BATCH
 
 _PACKAGES = ("tlx", "tensorflow", "keras", "numpy")
-_FORMAT = 1
+_FORMAT = 3
+_MORE = 1.1
 
 
 @dataclass(frozen=True)
 class Need:
-    """How much memory a kind of run takes, in bytes, with a micro-batch of n: `fixed` + n * `each`.
+    """How much memory a kind of run takes, in bytes.
 
-    `least` is the smallest micro-batch that a process died of, if one did.
+    It is `fixed`, `each` for each example of a micro-batch, and `look` for each of those that are evaluated at once.
+    Where a process died of a larger micro-batch, `tried` is the one that was gone on with, and `within` the limit.
     """
 
     fixed: float
     each: float
-    least: int | None = None
+    look: float = 0.0
+    tried: int | None = None
+    within: float = 0.0
 
     def peak(self, micro: int) -> float:
         """Return the predicted peak, in bytes."""
-        return self.fixed + micro * self.each
+        return self.fixed + micro * self.each + min(micro, BATCH) * self.look
 
     def largest(self, wanted: int, limit: float, margin: float) -> int:
         """Return the largest micro-batch up to `wanted` whose peak fits `margin` times; 0 where not even 1 does."""
-        room = limit / margin - self.fixed
-        fits = wanted if self.each <= 0 and room > 0 else int(max(0.0, room) // max(self.each, 1.0))
-        return min(wanted, fits, self.least - 1 if self.least else wanted)
+        room = max(0.0, limit / margin - self.fixed)
+        fits = int(room // max(self.each + self.look, 1.0))
+        if fits >= BATCH:
+            fits = int((room - BATCH * self.look) // max(self.each, 1.0))
+        return min(fits, self.largest_tried(wanted, limit))
+
+    def largest_tried(self, wanted: int, limit: float) -> int:
+        """Return the largest micro-batch up to `wanted` that a death does not speak against."""
+        # With notably more room than there was then, more may be tried again.
+        return wanted if self.tried is None or limit > _MORE * self.within else min(wanted, self.tried)
 
 
 class Ledger:
@@ -56,10 +68,11 @@ class Ledger:
             entries[key] = {"what": what, "need": asdict(need)}
             checkpoint.write(self.file, json.dumps({"format": _FORMAT, "entries": entries}, indent=1).encode())
 
-    def died(self, key: str, micro: int, what: str) -> Need:
-        """Remember that a process died of a micro-batch for want of memory, and return what is known now."""
+    def died(self, key: str, next_try: int, within: float, what: str) -> Need:
+        """Remember which micro-batch (0 for none) is left to try after a death, and return what is known now."""
         known = self.get(key) or Need(0.0, 0.0)
-        need = replace(known, least=min(micro, known.least or micro))
+        # Two processes may have died of one kind of run at the same time.
+        need = replace(known, tried=known.largest_tried(next_try, within), within=within)
         self.put(key, need, what)
         return need
 

@@ -2,7 +2,9 @@
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -51,7 +53,11 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
     """
     # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # It is always ended by a kill, and so cannot clean up what libraries leave in the temporary folder.
+    temporary = scratch(log, os.getpid())
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = str(temporary)
+    threading.Thread(target=_die_with_parent, args=(temporary,), daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -66,6 +72,11 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
         keras.backend.clear_session()
         gc.collect()
         memory.give_back()
+
+
+def scratch(log: Path, process: int) -> Path:
+    """Return the folder for temporary files of a worker process that logs to `log`; its parent removes it."""
+    return log.with_name(f".{log.name}.{process}")
 
 
 def _answer(
@@ -103,6 +114,7 @@ def _probe(settings: run.Run, _text: str, reporter: _Reporter, micros: tuple[int
 _TASKS: dict[str, Callable] = {"train": _train, "judge": _judge, "probe": _probe}
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(temporary: Path) -> None:
     wait([parent_process().sentinel])
+    shutil.rmtree(temporary, ignore_errors=True)
     os._exit(1)

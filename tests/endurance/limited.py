@@ -1,0 +1,35 @@
+"""Real training within a limit on memory: `python limited.py GIN FOLDER LEDGER`, and a line of JSON for each run.
+
+Each line on stdin is [bindings, arguments of Memory]; each on stdout is how the run ended and what was said.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tlx import config
+from tlx.memory import Memory
+from tlx.work import attempts
+
+
+def main():
+    gin, folder, attempts.LEDGER = map(Path, sys.argv[1:4])
+    experiment = config.load([gin])
+    for number, line in enumerate(sys.stdin):
+        bindings, arguments = json.loads(line)
+        said = []
+
+        def hear(kind, content, said=said):
+            if kind == "say":
+                said.append(content)
+            return "go on" if kind == "look" else None
+
+        made = attempts.Attempts(experiment, Memory(**arguments), gin, folder / "worker.log")
+        outcome = made.train(bindings, folder / f"{number}", [], hear)
+        made.stop()
+        died = [text for text in said if "were too many" in text]
+        print(json.dumps({"kind": outcome.kind, "content": str(outcome.content), "died": died}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
