@@ -8,7 +8,8 @@ import pytest
 
 from tlx import freeze
 from tlx.errors import TrainingError
-from tlx.fit import Fit, fit, seen_updates
+from tlx.fit import Fit, fit
+from tlx.history import mend, seen_updates
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -90,6 +91,38 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
     assert [comparable(look) for look in resumed.looks] == [comparable(look) for look in history.looks]
     assert comparable(resumed.best) == comparable(history.best)
     assert resumed.micro_batch == history.micro_batch
+
+
+def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    whole = start("whole", settings)
+    whole()
+    first = start("damaged", settings, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    last = first.folder / "checkpoint.npz"
+    last.write_bytes(last.read_bytes()[:-1])
+    assert "checkpoint.npz is damaged; the run goes on from the checkpoint before it" in mend(first.folder)
+    assert seen_updates(first.folder) == first.looks[0].update
+    second = start("damaged", settings)
+    second()
+    assert [comparable(look) for look in second.looks] == [comparable(look) for look in whole.looks[1:]]
+    for a, b in zip(arrays(whole.made.learner.state), arrays(second.made.learner.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert mend(first.folder) is None
+    assert sorted(path.name for path in first.folder.iterdir()) == ["best.npz", "checkpoint.npz"]
+    last.write_bytes(b"")
+    with pytest.raises(TrainingError, match="is damaged; remove it"):
+        mend(first.folder)
+
+
+def test_a_run_that_ended_between_two_checkpoints_goes_on_from_the_newest(start):
+    first = start("between", Fit(batch_size=2, epochs=3.2, evaluations=4), stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    (first.folder / "checkpoint.npz").replace(first.folder / "checkpoint-before.npz")
+    assert mend(first.folder) is None
+    assert seen_updates(first.folder) == first.looks[-1].update
 
 
 def test_a_finished_run_is_not_trained_again(start, arrays):

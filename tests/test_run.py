@@ -1,7 +1,10 @@
 """One experiment from a folder of pictures to a judged detector, on the smallest scale."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -179,6 +182,53 @@ def test_an_interrupted_run_goes_on(trained, experiment, tmp_path):
     assert_same_weights(folder, tmp_path)
     for name in ("train/loss", "validation/AP", "validation/loss/scores"):
         assert curve(tmp_path, name) == curve(folder, name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")
+def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, experiment, tmp_path):
+    folder, result, _ = trained
+
+    class Filling(Listener):
+        def look(self, number, *rest):
+            super().look(number, *rest)
+            if number == 1:
+                (tmp_path / ".checkpoint.npz.partial").symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint\.npz'"):
+        train(experiment(), tmp_path, "", Filling())
+    (tmp_path / ".checkpoint.npz.partial").unlink()
+    listener = Listener()
+    assert train(experiment(), tmp_path, "", listener)["metrics"] == result["metrics"]
+    assert [number for number, _, _ in listener.looks] == [2, 3]
+    assert_same_weights(folder, tmp_path)
+
+
+def test_weights_are_not_begun_where_they_do_not_fit(trained, experiment, tmp_path, monkeypatch):
+    folder, result, _ = trained
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(OSError, match=r"No space left on device: '.*detector\.weights\.h5'"):
+        train(experiment(), tmp_path, "", Listener())
+    monkeypatch.undo()
+    assert train(experiment(), tmp_path, "", Listener())["metrics"] == result["metrics"]
+    assert_same_weights(folder, tmp_path)
+
+
+def test_pictures_that_vanish_are_named_and_cost_nothing_that_was_finished(experiment, tmp_path):
+    settings = replace(experiment(), features=Features(views=2, cache=False, folder=tmp_path / "none"))
+    whole = train(settings, tmp_path / "whole", "", Listener())
+    pictures = settings.data.train.examples[0].image.parent
+
+    class Vanishing(Listener):
+        def look(self, number, *rest):
+            super().look(number, *rest)
+            if number == 1:
+                pictures.rename(tmp_path / "gone")
+
+    with pytest.raises(DataError, match="there is no such file"):
+        train(settings, tmp_path / "run", "", Vanishing())
+    (tmp_path / "gone").rename(pictures)
+    assert train(settings, tmp_path / "run", "", Listener())["metrics"] == whole["metrics"]
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_reopened_detector_is_judged_alike(trained, experiment):

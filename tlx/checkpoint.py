@@ -18,8 +18,12 @@ _DIGEST = 32
 def write(path: Path, data: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    settle(partial, path)
+    try:
+        partial.write_bytes(data)
+        settle(partial, path)
+    except OSError as error:
+        # A full disk does not say of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def settle(partial: Path, path: Path) -> None:
@@ -33,6 +37,13 @@ def _sync(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY)
     os.fsync(opened)
     os.close(opened)
+
+
+def keep(path: Path, under: Path) -> None:
+    """Keep a file under a second name as well, in place of what had that name, when the first one is written anew."""
+    if path.exists():
+        under.unlink(missing_ok=True)
+        os.link(path, under)
 
 
 def save(path: Path, variables: Sequence[Any], notes: Any) -> None:

@@ -17,7 +17,7 @@ from tlx.commands.listing import list_registered
 from tlx.commands.memory import memory
 from tlx.commands.shared import FLAGS
 from tlx.commands.study import study
-from tlx.errors import TlxError, suggest
+from tlx.errors import TlxError, of_system, suggest
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": experiment.train,
@@ -68,7 +68,7 @@ def _main(argv: list[str]) -> None:
         Console(stderr=True, highlight=False).print(Text(f"tlx {command}: {error}"), soft_wrap=True)
         sys.exit(1)
     except OSError as error:
-        print(f"tlx {command}: {error}", file=sys.stderr)
+        print(f"tlx {command}: {of_system(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from here" if command in ("train", "search", "fetch") else ""

@@ -1,6 +1,7 @@
 """The few exceptions that a user can meet; each message says what to do next."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 
 
@@ -29,6 +30,29 @@ class ModelError(TlxError):
 
 class TrainingError(TlxError):
     """A run that cannot go on, such as one whose loss is no longer finite."""
+
+
+_ROOM = "make room there"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "allow larger files there (ulimit -f)",
+    errno.EROFS: "make it writable, or choose another folder",
+    errno.EACCES: "give yourself the right to it, or choose another folder",
+    errno.EPERM: "give yourself the right to it, or choose another folder",
+    errno.ENOENT: "put it back",
+    errno.EIO: "see whether that disk is sound",
+    errno.ENOTCONN: "connect that disk again",
+    errno.ESTALE: "connect that disk again",
+}
+
+
+def of_system(error: OSError, where: object = None) -> str:
+    """Return what the system has against us, for people: the file (or else `where`), what is wrong, and what to do."""
+    place = error.filename if error.filename is not None else where
+    remedy = _REMEDIES.get(error.errno)
+    what = f"{error.strerror or error}" + (f"; {remedy}, and give the same command again" if remedy else "")
+    return f"{place}: {what}" if place is not None else what
 
 
 def refuse_values(owner: str, settings: object, sound: Mapping[str, bool]) -> None:

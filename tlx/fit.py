@@ -3,21 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import checkpoint
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
+from tlx.history import History, Look, keep, resume, take_best
 from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.pipeline import Unit, order
 from tlx.registry import rooms
-
-_LAST, _BEST = "checkpoint.npz", "best.npz"
 
 
 @rooms.register("fit")
@@ -83,31 +81,6 @@ class Fit:
         return self.learning_rate * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))) / 2
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is known after look `number`, counted from 1, of `of` looks at the validation split."""
-
-    number: int
-    of: int
-    update: int
-    updates: int
-    epoch: float
-    metrics: dict[str, Any]
-    scalars: dict[str, float]
-
-
-@dataclass
-class History:
-    """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier."""
-
-    looks: list[Look] = field(default_factory=list)
-    best: Look | None = None
-    seconds: float = 0.0
-    earlier_seconds: float = 0.0
-    images_per_second: float = 0.0
-    micro_batch: int = 0
-
-
 def fit(
     learner: Learner,
     train: Source,
@@ -134,7 +107,7 @@ def fit(
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
     history, devices = History(), learner.devices
-    done = devices.told(_resume(folder, learner, history) if devices.chief else 0)
+    done = devices.told(resume(folder, learner, history) if devices.chief else 0)
     devices.follow(learner.state)
     size = settings.batch(pictures)
     share = devices.share(size)
@@ -161,12 +134,12 @@ def fit(
             losses.clear()
             number, epoch = looks.index(update + 1) + 1, (update + 1) * size / pictures
             seen = Look(number, len(looks), update + 1, updates, epoch, metrics, scalars)
-            _keep(learner, history, seen, folder, time.monotonic() - started)
+            keep(learner, history, seen, folder, time.monotonic() - started)
             on_look(seen)
             speed.go_on()
     feed.close()
     if devices.chief:
-        checkpoint.load(folder / _BEST, learner.model_state)
+        take_best(folder, learner)
     devices.follow(learner.model_state)
     history.seconds = time.monotonic() - started
     return history
@@ -191,35 +164,6 @@ class _Speed:
     @property
     def images_per_second(self) -> float:
         return self._images / self._seconds if self._seconds else 0.0
-
-
-def _keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: float) -> None:
-    history.looks.append(seen)
-    if history.best is None or _score(seen) >= _score(history.best):
-        history.best = seen
-        with learner.averaged():
-            checkpoint.save(folder / _BEST, learner.model_state, None)
-    history.seconds = seconds
-    checkpoint.save(folder / _LAST, learner.state, asdict(history))
-
-
-def seen_updates(folder: Path) -> int:
-    """Return how many updates the run in `folder` had done at its last checkpoint; 0 where there is none."""
-    notes = checkpoint.notes(folder / _LAST)
-    return notes["looks"][-1]["update"] if notes else 0
-
-
-def _resume(folder: Path, learner: Learner, history: History) -> int:
-    """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen."""
-    notes = checkpoint.load(folder / _LAST, learner.state)
-    if notes is None:
-        return 0
-    for name, value in notes.items():
-        setattr(history, name, value)
-    history.looks = [Look(**look) for look in notes["looks"]]
-    history.best = Look(**notes["best"])
-    history.earlier_seconds = history.seconds
-    return history.looks[-1].update
 
 
 class _Feed:
@@ -273,10 +217,6 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
 def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:
     with learner.averaged():
         return look()
-
-
-def _score(look: Look) -> float:
-    return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0
 
 
 def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:

@@ -1,9 +1,11 @@
 """One experiment, top to bottom."""
 
+import errno
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -20,8 +22,9 @@ from tlx.devices import Devices, several
 from tlx.errors import ConfigError, DataError, TrainingError
 from tlx.evaluate import Coco, Detections
 from tlx.features import Features, source
-from tlx.fit import Fit, History, Look, fit, seen_updates
+from tlx.fit import Fit, fit
 from tlx.freeze import Freeze, Frozen
+from tlx.history import History, Look, mend, seen_updates
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.backbone import Backbone
@@ -34,6 +37,8 @@ from tlx.registry import rooms
 from tlx.report.runlog import Listener, RunLog, keep_pictures
 
 WEIGHTS = "detector.weights.h5"
+# By how much more than the weights themselves the file of the weights may take.
+_ROOM = 1.5
 
 
 def _check(image_size: int | tuple[int, int], seed: int) -> None:
@@ -108,8 +113,9 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     _agree(run, devices, fingerprint)
     usage.reset_peak()
     keras.utils.set_random_seed(run.seed)
+    mended = mend(folder)
     with RunLog(folder, listener, seen_updates(folder) + 1) as log:
-        for line in _warnings(run.data):
+        for line in (*_warnings(run.data), *filter(None, [mended])):
             log.say(line)
         if devices.note:
             log.say(devices.note)
@@ -145,6 +151,9 @@ def assemble(run: Run, devices: Devices) -> tuple[Detector, Frozen]:
 def save_weights(detector: Detector, folder: Path) -> None:
     """Write the detector's weights so that a crash leaves the old file or the new one."""
     partial = folder / f"partial-{WEIGHTS}"
+    if shutil.disk_usage(folder).free < _ROOM * sum(v.numpy().nbytes for v in detector.model.variables):
+        # The library that writes them takes the whole process down where a disk is full.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
     detector.model.save_weights(partial)
     checkpoint.settle(partial, folder / WEIGHTS)
 

@@ -73,12 +73,13 @@ def search(arguments: list[str]) -> None:
     with Terminal(CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
     best = result["best"]
+    finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
     _print_result(result, folder / best["folder"], folder)
     if not (folder / best["folder"]).exists():
         CONSOLE.print(f"The run folder and the pictures are on the host {best['host']}.", soft_wrap=True)
     validation = best["validation"]
     CONSOLE.print(
-        f"\nThe best of {len(result['trials'])} trials is trial {best['trial']}, with validation AP"
+        f"\nThe best of {finished} trials is trial {best['trial']}, with validation AP"
         f" {number(validation['AP'])}, AP50 {number(validation['AP50'])}. Its bindings:",
         soft_wrap=True,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from tlx import config, memory, probe, run
 from tlx.data.survey import watched_by
-from tlx.errors import TlxError, TrainingError
+from tlx.errors import TlxError, TrainingError, of_system
 from tlx.lazy import keras
 
 
@@ -92,9 +92,11 @@ def _answer(
         return "pruned", None
     except TrainingError as error:
         return "infeasible", str(error)
-    except (TlxError, OSError) as error:
-        # A full disk, a folder that may not be written, a dataset that is gone: trying again would not help.
+    except TlxError as error:
         return "refused", str(error)
+    except OSError as error:
+        # A full disk, a folder that may not be written, a dataset that is gone: trying again would not help.
+        return "refused", of_system(error, arguments.get("folder"))
     except Exception:  # Whatever it was, the parent must hear of it, and the search goes on.
         return "crashed", traceback.format_exc()
 

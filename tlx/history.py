@@ -1,0 +1,97 @@
+"""What is known about a run so far, and how that outlasts its process."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlx import checkpoint
+from tlx.errors import TrainingError
+from tlx.learner import Learner
+
+_LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best.npz"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known after look `number`, counted from 1, of `of` looks at the validation split."""
+
+    number: int
+    of: int
+    update: int
+    updates: int
+    epoch: float
+    metrics: dict[str, Any]
+    scalars: dict[str, float]
+
+
+@dataclass
+class History:
+    """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier."""
+
+    looks: list[Look] = field(default_factory=list)
+    best: Look | None = None
+    seconds: float = 0.0
+    earlier_seconds: float = 0.0
+    images_per_second: float = 0.0
+    micro_batch: int = 0
+
+
+def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: float) -> None:
+    """Note down a look, and write a checkpoint of the learner; its weights apart where they are the best so far."""
+    history.looks.append(seen)
+    if history.best is None or _score(seen) >= _score(history.best):
+        history.best = seen
+        with learner.averaged():
+            checkpoint.save(folder / _BEST, learner.model_state, None)
+    history.seconds = seconds
+    if (folder / _LAST).exists():
+        (folder / _LAST).replace(folder / _BEFORE)
+    checkpoint.save(folder / _LAST, learner.state, asdict(history))
+
+
+def mend(folder: Path) -> str | None:
+    """Where the last checkpoint in `folder` is damaged, go back to the one before, and return what to tell of it.
+
+    Raises:
+      TrainingError: it is damaged, and there is none before.
+    """
+    if not (folder / _LAST).exists() and (folder / _BEFORE).exists():
+        # It ended between two names.
+        (folder / _BEFORE).replace(folder / _LAST)
+    try:
+        checkpoint.notes(folder / _LAST)
+    except TrainingError as error:
+        if not (folder / _BEFORE).exists():
+            raise
+        (folder / _BEFORE).replace(folder / _LAST)
+        return f"{str(error).partition(';')[0]}; the run goes on from the checkpoint before it"
+    return None
+
+
+def take_best(folder: Path, learner: Learner) -> None:
+    """Give the learner the weights of the best look, at the end of a run, which needs no second checkpoint any more."""
+    checkpoint.load(folder / _BEST, learner.model_state)
+    (folder / _BEFORE).unlink(missing_ok=True)
+
+
+def seen_updates(folder: Path) -> int:
+    """Return how many updates the run in `folder` had done at its last checkpoint; 0 where there is none."""
+    notes = checkpoint.notes(folder / _LAST)
+    return notes["looks"][-1]["update"] if notes else 0
+
+
+def resume(folder: Path, learner: Learner, history: History) -> int:
+    """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen."""
+    notes = checkpoint.load(folder / _LAST, learner.state)
+    if notes is None:
+        return 0
+    for name, value in notes.items():
+        setattr(history, name, value)
+    history.looks = [Look(**look) for look in notes["looks"]]
+    history.best = Look(**notes["best"])
+    history.earlier_seconds = history.seconds
+    return history.looks[-1].update
+
+
+def _score(look: Look) -> float:
+    return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0
