@@ -124,8 +124,10 @@ def shared(postgres, tmp_path):
     running = []
 
     def begin(name, trials, grace=3.0):
-        gin = tmp_path / "cheap.gin"
-        gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=trials))
+        # One name for each number: a host that is just starting may be reading it.
+        gin = tmp_path / f"cheap{trials}.gin"
+        if not gin.exists():
+            gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=trials))
         command = [sys.executable, str(SCRIPT), str(gin), str(tmp_path / name), address, "0.3", str(grace)]
         with (tmp_path / f"{name}.log").open("a") as log:
             running.append(subprocess.Popen(command, stderr=log))

@@ -86,7 +86,8 @@ class Attempts:
 
     def _need(self, what: str, bindings: list[str], hear: Callable[[str, Any], str | None]) -> Need | None:
         known = self.ledger.get(kind(what))
-        if known or not self.settings.probe:
+        # Where measuring itself died, there may be more room now.
+        if (known and (known.fixed or known.largest_tried(1, self.limit.bytes) == 0)) or not self.settings.probe:
             return known
         for micros in _PROBES:
             outcome = self._prober.do("probe", bindings, hear, micros=micros)
@@ -108,11 +109,13 @@ class Attempts:
         for change, more in changes(self.experiment.with_bindings(bindings)):
             hear("say", f"not even one example fits; would it with {change}?")
             other = self.need([*bindings, change, *more], hear)
-            if other and other.fixed:
-                fits = "fits" if other.largest(1, self.limit.bytes, self.settings.margin) else "does not fit either"
-                ways.append(f"\n  {change}: {other.peak(1) / 1e9:.2f} GB, which {fits}")
+            if other:
+                takes_less = f"{other.peak(1) / 1e9:.2f} GB, which " if other.fixed else ""
+                fits = other.largest(1, self.limit.bytes, self.settings.margin)
+                ways.append(f"\n  {change}: {takes_less}{'fits' if fits else 'does not fit either'}")
         measured = "".join(["; measured with other bindings:", *ways]) if ways else ""
-        return f"not even one example fits in {self._allowed()}{takes}{measured}\n{_ADVICE}"
+        margin = f" with memory.margin = {self.settings.margin:g}"
+        return f"not even one example fits in {self._allowed()}{margin}{takes}{measured}\n{_ADVICE}"
 
 
 _ADVICE = "make run.image_size smaller, unfreeze fewer layers, take a smaller run.backbone, or give it more memory"

@@ -9,12 +9,13 @@ Cause = Literal["memory", "crash", "lost"]
 
 # A process that held so much of what it may hold, when it died without a word, died for want of more.
 _NEAR = 0.8
-# Said by TensorFlow, cuDNN, XLA, oneDNN, the C++ library and Python when there is no memory left.
+# Said by TensorFlow, cuDNN, XLA, oneDNN, the C++ library, the linker and Python when there is no memory left.
 _SIGNS = re.compile(
     r"ResourceExhaustedError|RESOURCE_EXHAUSTED|OOM when allocating|Allocator \(\S+\) ran out of memory|bad_alloc"
     r"|MemoryError|Cannot allocate memory|cannot allocate memory|could not create a memory|out of memory|Out of memory"
     r"|out_of_memory|OUT_OF_MEMORY|No algorithm worked|Failed to get convolution algorithm"
     r"|CUDNN_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|CUBLAS_STATUS_ALLOC_FAILED|failed to allocate"
+    r"|failed to map segment"
 )
 
 
