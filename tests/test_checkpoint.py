@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tlx import checkpoint
-from tlx.errors import TrainingError
+from tlx.errors import TlxError
 from tlx.lazy import tf
 
 NOTES = {"update": 3, "metrics": {"AP": 0.1 + 0.2, "AP50": None}}
@@ -46,7 +46,7 @@ def test_a_truncated_file_is_refused_and_changes_nothing(saved):
     content, loaded = saved.read_bytes(), variables(1)
     for length in [*range(0, 200), *range(200, len(content), 7), len(content) - 1]:
         saved.write_bytes(content[:length])
-        with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged; remove it"):
+        with pytest.raises(TlxError, match=r"checkpoint\.npz is damaged; remove it"):
             checkpoint.load(saved, loaded)
         assert values(loaded) == values(variables(1))
 
@@ -55,7 +55,7 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved):
     content, loaded = saved.read_bytes(), variables(1)
     for offset in range(len(content)):
         saved.write_bytes(content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1 :])
-        with pytest.raises(TrainingError, match="is damaged"):
+        with pytest.raises(TlxError, match="is damaged"):
             checkpoint.load(saved, loaded)
     assert values(loaded) == values(variables(1))
 
@@ -63,20 +63,20 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved):
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not a zip", b"PK\x05\x06" + bytes(18)])
 def test_another_kind_of_file_is_refused(saved, content):
     saved.write_bytes(content)
-    with pytest.raises(TrainingError, match="is damaged"):
+    with pytest.raises(TlxError, match="is damaged"):
         checkpoint.load(saved, variables(1))
 
 
 def test_a_numpy_array_is_refused(saved):
     with saved.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(TrainingError, match="is damaged"):
+    with pytest.raises(TlxError, match="is damaged"):
         checkpoint.load(saved, variables(1))
 
 
 @pytest.mark.parametrize("change", [lambda vs: vs[:-1], lambda vs: [*vs, tf.Variable(1.0)], lambda vs: vs[::-1]])
 def test_another_models_checkpoint_is_refused(saved, change):
-    with pytest.raises(TrainingError, match="another model"):
+    with pytest.raises(TlxError, match="another model"):
         checkpoint.load(saved, change(variables(1)))
 
 

@@ -6,8 +6,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tlx import freeze
-from tlx.errors import TrainingError
+from tlx import checkpoint, freeze
+from tlx.errors import TlxError, TrainingError
 from tlx.fit import Fit, fit
 from tlx.history import mend, seen_updates
 from tlx.lazy import tf
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
 def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
     settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
     whole = start("whole", settings)
-    whole()
+    best = whole().best.update
     first = start("damaged", settings, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         first()
@@ -110,10 +110,35 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
     for a, b in zip(arrays(whole.made.learner.state), arrays(second.made.learner.state), strict=True):
         np.testing.assert_array_equal(a, b)
     assert mend(first.folder) is None
-    assert sorted(path.name for path in first.folder.iterdir()) == ["best.npz", "checkpoint.npz"]
+    assert sorted(path.name for path in first.folder.iterdir()) == [
+        f"best-{best}.npz",
+        "checkpoint.npz",
+    ]
     last.write_bytes(b"")
-    with pytest.raises(TrainingError, match="is damaged; remove it"):
+    with pytest.raises(TlxError, match="is damaged; remove it"):
         mend(first.folder)
+
+
+def test_the_best_weights_are_those_of_the_best_look_that_the_checkpoint_knows(start, arrays, monkeypatch):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    dying = start("dying", settings, scores=[0.5, 0.9])
+    save = checkpoint.save
+
+    def killed(path, *content):
+        if path.name == "checkpoint.npz" and len(dying.looks) == 1:
+            raise KeyboardInterrupt
+        save(path, *content)
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dying()
+    monkeypatch.undo()
+    assert mend(dying.folder) is None
+    # Gone on with, the looks that the dead process did not write down come out worse.
+    again = start("dying", settings, scores=[0.1, 0.2, 0.3])
+    assert again().best.number == 1
+    for kept, seen in zip(arrays(again.made.learner.variables), dying.weights[0], strict=True):
+        np.testing.assert_array_equal(kept, seen)
 
 
 def test_a_run_that_ended_between_two_checkpoints_goes_on_from_the_newest(start):

@@ -49,8 +49,12 @@ def test_without_a_budget_the_machine_limits(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("groups", "folder", "names"),
     [
-        ("0::/user/tlx\n", "user", ("memory.max", "memory.current")),
-        ("5:cpu:/\n4:memory:/docker/7\n", "memory/docker/7", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+        ("0::/user/tlx\n", "user", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "5:cpu:/\n4:memory:/docker/7\n",
+            "memory/docker/7",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
     ],
 )
 def test_the_tightest_control_group_limits(tmp_path, monkeypatch, groups, folder, names):
@@ -58,8 +62,11 @@ def test_the_tightest_control_group_limits(tmp_path, monkeypatch, groups, folder
     (root / "user/tlx").mkdir(parents=True)
     (root / "user/tlx/memory.max").write_text("max\n")
     (root / folder).mkdir(parents=True, exist_ok=True)
-    for name, value in zip(names, (3_000_000_000, 1_000_000_000), strict=True):
-        (root / folder / name).write_text(f"{value}\n")
+    most, now, cached = names
+    (root / folder / most).write_text("3000000000\n")
+    (root / folder / now).write_text("2500000000\n")
+    # Files that were read once fill a control group, and leave it when memory is wanted.
+    (root / folder / "memory.stat").write_text(f"anon 900000000\n{cached} 1500000000\n")
     limit = memory.Memory().limit()
     assert limit.bytes == int(2_000_000_000 * 0.9)
     assert folder in limit.why

@@ -26,7 +26,7 @@ from tlx.run import Run, evaluate, reopen, train
 
 SPLITS = ("train", "train", "train", "validation", "train", "test")
 FILES = {
-    *("checkpoint.npz", "best.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
+    *("checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
     *("pictures", "result.json", "run.log", "tensorboard", "test.jpg"),
 }
 
@@ -99,7 +99,8 @@ def curve(folder, name):
 
 def test_the_run_folder_is_complete(trained):
     folder, result, _ = trained
-    assert {path.name for path in folder.iterdir()} == FILES
+    best = f"best-{trained[1]['best_update']}.npz"
+    assert {path.name for path in folder.iterdir()} == {*FILES, best}
     assert (folder / "config.gin").read_text() == "fit.epochs = 6\n"
     assert json.loads((folder / "result.json").read_text()) == result
     known = json.loads((folder / "data.json").read_text())

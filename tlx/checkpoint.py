@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx.errors import TrainingError
+from tlx.errors import TlxError
 
 _DIGEST = 32
 
@@ -64,13 +64,13 @@ def load(path: Path, variables: Sequence[Any]) -> Any:
     """Give the variables the values that `save` wrote, and return its notes, or None where there is no file.
 
     Raises:
-      TrainingError: the file is damaged, or was written for other variables.
+      TlxError: the file is damaged, or was written for other variables.
     """
     if not path.exists():
         return None
     found, arrays = _read(path)
     if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
-        raise TrainingError(f"{path} was written for another model; remove it to begin this run again")
+        raise TlxError(f"{path} was written for another model; remove it to begin this run again")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return found
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[Any, list[np.ndarray]]:
     data = path.read_bytes()
     content, digest = data[:-_DIGEST], data[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
-        raise TrainingError(f"{path} is damaged; remove it to begin this run again")
+        raise TlxError(f"{path} is damaged; remove it to begin this run again")
     with np.load(io.BytesIO(content), allow_pickle=False) as saved:
         arrays = {name: saved[name] for name in saved.files}
     return json.loads(arrays.pop("notes").tobytes()), list(arrays.values())

@@ -139,7 +139,7 @@ def fit(
             speed.go_on()
     feed.close()
     if devices.chief:
-        take_best(folder, learner)
+        take_best(folder, learner, history)
     devices.follow(learner.model_state)
     history.seconds = time.monotonic() - started
     return history

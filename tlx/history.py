@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint
-from tlx.errors import TrainingError
+from tlx.errors import TlxError
 from tlx.learner import Learner
 
-_LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best.npz"
+_LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,40 @@ class History:
 def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: float) -> None:
     """Note down a look, and write a checkpoint of the learner; its weights apart where they are the best so far."""
     history.looks.append(seen)
-    if history.best is None or _score(seen) >= _score(history.best):
+    before = history.best
+    if before is None or _score(seen) >= _score(before):
         history.best = seen
         with learner.averaged():
-            checkpoint.save(folder / _BEST, learner.model_state, None)
+            checkpoint.save(_best(folder, seen), learner.model_state, None)
     history.seconds = seconds
     if (folder / _LAST).exists():
         (folder / _LAST).replace(folder / _BEFORE)
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
+    _tidy(folder, {_best(folder, look) for look in (before, history.best) if look})
+
+
+def _best(folder: Path, look: Look) -> Path:
+    # Named by its look, so that a checkpoint never meets the weights of a best look that it does not know of.
+    return folder / _BEST.format(look.update)
+
+
+def _tidy(folder: Path, wanted: set[Path]) -> None:
+    for path in set(folder.glob(_BEST.format("*"))) - wanted:
+        path.unlink()
 
 
 def mend(folder: Path) -> str | None:
     """Where the last checkpoint in `folder` is damaged, go back to the one before, and return what to tell of it.
 
     Raises:
-      TrainingError: it is damaged, and there is none before.
+      TlxError: it is damaged, and there is none before.
     """
     if not (folder / _LAST).exists() and (folder / _BEFORE).exists():
         # It ended between two names.
         (folder / _BEFORE).replace(folder / _LAST)
     try:
         checkpoint.notes(folder / _LAST)
-    except TrainingError as error:
+    except TlxError as error:
         if not (folder / _BEFORE).exists():
             raise
         (folder / _BEFORE).replace(folder / _LAST)
@@ -68,10 +80,11 @@ def mend(folder: Path) -> str | None:
     return None
 
 
-def take_best(folder: Path, learner: Learner) -> None:
-    """Give the learner the weights of the best look, at the end of a run, which needs no second checkpoint any more."""
-    checkpoint.load(folder / _BEST, learner.model_state)
+def take_best(folder: Path, learner: Learner, history: History) -> None:
+    """Give the learner the weights of the best look, at the end of a run, which needs no other checkpoint any more."""
+    checkpoint.load(_best(folder, history.best), learner.model_state)
     (folder / _BEFORE).unlink(missing_ok=True)
+    _tidy(folder, {_best(folder, history.best)})
 
 
 def seen_updates(folder: Path) -> int:

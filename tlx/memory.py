@@ -6,7 +6,6 @@ import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from tlx import gpu
@@ -81,12 +80,16 @@ def _limits() -> Iterator[Limit]:
         if soft != resource.RLIM_INFINITY:
             yield Limit(soft, f"ulimit {what} of this shell")
     for path in _control_groups():
-        limit, used = (_number(path / name) for name in (_V2 if (path / _V2[0]).exists() else _V1))
+        most, now, cached = _V2 if (path / _V2[0]).exists() else _V1
+        limit = _number(path / most)
         if limit is not None and limit < _UNLIMITED:
-            yield Limit(int((limit - (used or 0)) * (1 - _SPARE)), f"nine tenths of what {path} allows")
+            # Pages of files that nobody needs just now are taken back when somebody needs memory.
+            used = (_number(path / now) or 0) - _counts(path / "memory.stat").get(cached, 0)
+            yield Limit(int((limit - used) * (1 - _SPARE)), f"nine tenths of what {path} allows")
 
 
-_V2, _V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def _control_groups() -> Iterator[Path]:
@@ -108,8 +111,13 @@ def _number(file: Path) -> int | None:
 def kills_by_system() -> int:
     """Return how many processes of this control group the system has killed so far for want of memory."""
     files = [group / name for group in _control_groups() for name in ("memory.events", "memory.oom_control")]
-    words = next((file.read_text().split() for file in files if file.exists()), [])
-    return next((int(n) for word, n in pairwise(words) if word == "oom_kill"), 0)
+    return next((_counts(file).get("oom_kill", 0) for file in files if file.exists()), 0)
+
+
+def _counts(file: Path) -> dict[str, int]:
+    """Return what a file of a control group counts, by name."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {name: int(count) for name, _, count in (line.partition(" ") for line in lines) if count.isdigit()}
 
 
 def available() -> int | None:

@@ -169,8 +169,10 @@ def reopen(
     return detector, cut(detector.network, detector.blocks)
 
 
-def evaluate(run: Run, folder: Path) -> dict[str, Any]:
+def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics.
+
+    `at_once` is how many pictures are looked at together.
 
     Raises:
       DataError: the data has a class that the detector was not trained for.
@@ -180,8 +182,8 @@ def evaluate(run: Run, folder: Path) -> dict[str, Any]:
     dataset = relabelled(dataset, detector.classes)
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
-    fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else BATCH
-    found = predict(detector, parts, dataset, min(BATCH, fits))
+    fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
+    found = predict(detector, parts, dataset, min(at_once, fits))
     keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
 

@@ -255,3 +255,33 @@ def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):
     assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
     storage.mend(journal)
     assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
+
+
+@pytest.mark.parametrize("tail", [b'{"c"', b'{"c"{"d": 4}\n', b"\0" * 30, b"\0" * 30 + b"\n", b'{"c"\n\n'])
+def test_a_last_line_that_is_no_record_is_cut_off(tmp_path, tail):
+    journal = tmp_path / "study.journal"
+    journal.write_bytes(b'{"a": 1}\n{"b": 2}\n' + tail)
+    storage.mend(journal)
+    assert journal.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
+
+
+def test_a_record_that_a_full_disk_cut_short_leaves_no_trace(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from tlx.search import storage
+optuna = storage.quiet_optuna()
+study = optuna.create_study(storage=storage.journal(Path(sys.argv[1])), study_name="tlx")
+size = (Path(sys.argv[1]) / storage.JOURNAL).stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
+try:
+    study.set_user_attr("long", "x" * 100)
+except OSError as error:
+    print(error.strerror)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+study.set_user_attr("after", 1)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "File too large"
+    assert storage.read_study(tmp_path).user_attrs == {"after": 1}

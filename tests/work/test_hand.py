@@ -3,6 +3,7 @@
 import importlib
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,6 +30,10 @@ def hold(kept, megabytes):
     return "done", os.getpid()
 
 def wait(kept):
+    signal.pause()
+
+def hold_and_wait(kept, megabytes):
+    hold(kept, megabytes)
     signal.pause()
 
 def grow(kept):
@@ -108,6 +113,33 @@ def test_a_worker_that_holds_too_much_of_a_gpu_is_ended(hand, monkeypatch):
     assert "0.60 of 0.50 GB held" in outcome.content
 
 
+@pytest.mark.parametrize(("megabytes", "kind"), [(20, "lost"), (170, "memory")])
+def test_a_worker_is_not_blamed_for_what_others_hold(hand, monkeypatch, megabytes, kind):
+    worker = hand(200)
+    worker.do("hold", [], megabytes=1)
+    free = iter([10**9] * 30)
+    monkeypatch.setattr(hand_room.memory, "available", lambda: next(free, 0))
+    outcome = worker.do("hold_and_wait", [], megabytes=megabytes)
+    assert (outcome.kind, "the machine had no memory left" in outcome.content) == (kind, True)
+
+
+def test_a_closed_worker_is_not_started_again(hand):
+    worker = hand()
+    worker.close()
+    assert worker.do("hold", [], megabytes=1).kind == "lost"
+    assert worker._process is None
+
+
+def test_workers_of_several_threads_all_tell_how_they_ended(hand):
+    workers = [hand() for _ in range(4)]
+
+    def end(worker):
+        return {worker.do("leave", [], code=3).content.partition(" (")[2][:11] for _ in range(8)}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(end, workers)) == [{"exit code 3"}] * 4
+
+
 def test_an_error_of_the_parent_is_not_taken_for_the_worker_s_death(hand):
     def full(*_):
         raise OSError("No space left on device")
@@ -139,6 +171,7 @@ def test_pages_of_files_do_not_count(hand, tmp_path):
         (signal.SIGSEGV, "OOM when allocating tensor with shape[64,160,160,96]", "memory"),
         (signal.SIGABRT, "Check failed: rank == 4", "crash"),
         (signal.SIGKILL, "", "lost"),
+        (signal.SIGTERM, "Allocator (GPU_0_bfc) ran out of memory ... indicates that this is not a failure", "lost"),
         (signal.SIGTERM, "", "lost"),
     ],
 )

@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tlx import config
-from tlx.commands.shared import CONSOLE, server
+from tlx.commands.shared import CONSOLE, FLAGS, server
 from tlx.errors import TlxError
 
-flags.declare_key_flag("storage")
+for _name in ("storage", "allow_imports"):
+    flags.declare_key_flag(_name)
 
 
 def study(arguments: list[str]) -> None:
@@ -38,7 +39,6 @@ def study(arguments: list[str]) -> None:
         for name, share in shares.items():
             table.add_row(name, f"{share:.2f}")
         CONSOLE.print(table)
-    _print_memory(folder, trials)
     for row in trials:
         if row["cause"]:
             last = row["cause"].strip().splitlines()[-1]
@@ -47,13 +47,14 @@ def study(arguments: list[str]) -> None:
     best = json.loads(result.read_text())["best"] if result.exists() else None
     end = f"finished; the best is trial {best['trial']}" if best else "not finished; `tlx search` goes on with it"
     CONSOLE.print(f"{folder} is {end}", soft_wrap=True)
+    _print_memory(folder, trials)
 
 
 def _print_memory(folder: Path, trials: list[dict]) -> None:
     from tlx.work.attempts import LEDGER, describe  # noqa: PLC0415
     from tlx.work.ledger import Ledger, kind  # noqa: PLC0415
 
-    experiment = config.load([folder / "config.gin"], (), True)
+    experiment = config.load([folder / "config.gin"], (), FLAGS.allow_imports)
     table = Table(title="memory")
     for column in ("trials", "fixed GB", "MB an example", "tried after a death"):
         table.add_column(column, justify="right")

@@ -12,10 +12,10 @@ from tlx.errors import ConfigError, TlxError
 _PATIENCE = 300.0
 _PAUSE = 0.5
 # What a session tells the server, so that a host that falls asleep, or off the net, in the midst of something holds
-# up the others for seconds only, and so that all hosts write the same time of day.
+# up the others for a minute at most, and so that all hosts write the same time of day.
 _OPTIONS = (
     "-c TimeZone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-    " -c idle_in_transaction_session_timeout=15000"
+    " -c idle_in_transaction_session_timeout=60000"
 )
 # Of tables that are being made, whoever makes them; and, with a hash, of one study.
 _TABLES = 0x746C78

@@ -133,21 +133,47 @@ def importances(study: Any) -> dict[str, float]:
 
 
 def mend(journal: Path) -> None:
-    """Undo what a killed driver left half done: a last line cut short, and Optuna's lock, for which it would wait."""
+    """Undo what a killed driver left half done: a last line that is no record, and Optuna's lock, which it awaits."""
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink()
     if journal.exists():
         content = journal.read_bytes()
         whole = content.rfind(b"\n") + 1
+        while whole and not _is_record(content[content.rfind(b"\n", 0, whole - 1) + 1 : whole]):
+            whole = content.rfind(b"\n", 0, whole - 1) + 1
         if whole < len(content):
             os.truncate(journal, whole)
 
 
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def journal(folder: Path) -> Any:
     """Return the storage of the study that is kept in a folder."""
-    backends = quiet_optuna().storages.journal
     # Optuna's lock is a link to this path, which must hold from wherever it is read.
-    return quiet_optuna().storages.JournalStorage(backends.JournalFileBackend(str((folder / JOURNAL).absolute())))
+    file = (folder / JOURNAL).absolute()
+    backend = quiet_optuna().storages.journal.JournalFileBackend(str(file))
+    return quiet_optuna().storages.JournalStorage(_Whole(backend, file))
+
+
+class _Whole:
+    """The file of a journal, to which its one writer appends records as a whole or, on a full disk, not at all."""
+
+    def __init__(self, backend: Any, file: Path):
+        self._backend, self._file = backend, file
+        self.read_logs = backend.read_logs
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = self._file.stat().st_size
+        try:
+            self._backend.append_logs(logs)
+        except OSError:
+            os.truncate(self._file, size)
+            raise
 
 
 def _pruner(search: Search, evaluations: int) -> Any:

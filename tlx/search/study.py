@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from tlx.work.hand import Outcome
 _CONFIG = "config.gin"
 # A trial that crashes once may have been unlucky; one that crashes twice is at fault itself.
 _ATTEMPTS = 2
+# So many points are put in the queue before other hosts have their turn.
+_AT_ONCE = 100
 # So often, in seconds, a worker without work looks whether another host has left some.
 _POLL = 0.5
 
@@ -72,13 +74,14 @@ class Study:
             with ThreadPoolExecutor(self.search.workers) as pool:
                 working = [pool.submit(self._work, attempts) for attempts in self.attempts]
                 try:
-                    for one in working:
-                        one.result()
-                except BaseException:
-                    # The others are to end now, and their trials to be taken up again by the next driver.
-                    self._stopping = True
-                    self._stop()
-                    raise
+                    wait(working, return_when=FIRST_EXCEPTION)
+                finally:
+                    # After an error, or Ctrl-C, the others end as well; the next driver takes up their trials.
+                    if not all(one.done() for one in working):
+                        self._stopping = True
+                        self._stop()
+                for one in working:
+                    one.result()
             self._show()
             return finals.conclude(self.experiment, self.search, self.host, self.rows(), self.attempts[0], self.display)
         finally:
@@ -90,12 +93,14 @@ class Study:
             attempts.stop()
 
     def _begin(self) -> None:
+        for start in range(0, len(self.points), _AT_ONCE):
+            with self.host.alone():
+                known = [_asked(trial) for trial in self._trials()]
+                for point in self.points[start : start + _AT_ONCE]:
+                    if point not in known:
+                        self.study.enqueue_trial(point)
         with self.host.alone():
             self._retry_orphans()
-            known = [_asked(trial) for trial in self.study.trials]
-            for point in self.points:
-                if point not in known:
-                    self.study.enqueue_trial(point)
             if self.search.warm_start:
                 learnt = learn_from(self.study, self.search.warm_start, self.search.space)
                 self.display.say(f"learning from {learnt} trials of {self.search.warm_start}")
@@ -109,6 +114,10 @@ class Study:
                 except quiet_optuna().exceptions.UpdateFinishedTrialError:
                     # This host was silent for so long that another one has taken the trial up.
                     self.display.say(f"trial {trial.number} was taken from this host: {self.host.lost}")
+                except BaseException:
+                    # Before the trial is left: no thread of this driver is to take it up again.
+                    self._stopping = True
+                    raise
                 finally:
                     self.host.leave(trial)
                     with self.host.turn:
@@ -159,7 +168,7 @@ class Study:
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         begun = time.monotonic()
         outcome = attempts.train(bindings, folder, ["run.judge = 'validation'"], self._hears(trial))
-        if self._stopping:
+        if self._stopping and outcome.kind == "lost":
             return
         with self.host.alone():
             trial.set_user_attr("seconds", time.monotonic() - begun)

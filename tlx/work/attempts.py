@@ -1,13 +1,15 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint
+from tlx import checkpoint, gpu
 from tlx.config import Experiment, build
 from tlx.errors import TlxError, TrainingError
 from tlx.memory import Limit, Memory
+from tlx.predict import BATCH
 from tlx.report.runlog import Listener
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import Ledger, Need, kind
@@ -43,8 +45,8 @@ class Attempts:
     def stop(self) -> None:
         """End the worker; what it was at ends as "lost", and nothing more is begun."""
         self._stopped = True
-        self.hand.stop()
-        self._prober.stop()
+        self.hand.close()
+        self._prober.close()
 
     def train(
         self, bindings: list[str], folder: Path, more: list[str], hear: Callable[[str, Any], str | None]
@@ -65,6 +67,9 @@ class Attempts:
             hear("say", f"{micro} of {batch} examples at once: {predicted}")
         while micro and not self._stopped:
             outcome = self.hand.do("train", [*bindings, *more], hear, folder=folder, micro=micro)
+            if gpu.free() is not None:
+                # What it held of the machine says nothing about the GPU.
+                outcome = replace(outcome, held=0)
             smaller = _smaller(outcome, micro, need, self.settings.margin)
             if smaller is not None:
                 need = self.ledger.died(kind(what), smaller, self.limit.bytes, what)
@@ -77,8 +82,13 @@ class Attempts:
         return Outcome("infeasible", self._infeasible(bindings, need, hear))
 
     def judge(self, bindings: list[str], folder: Path, hear: Callable[[str, Any], str | None]) -> Outcome:
-        """Judge the detector that was trained in `folder`."""
-        return self.hand.do("judge", bindings, hear, folder=folder)
+        """Judge the detector that was trained in `folder`, with as many pictures at once as fit."""
+        at_once = BATCH
+        while (outcome := self.hand.do("judge", bindings, hear, folder=folder, at_once=at_once)).kind == "memory":
+            if at_once == 1:
+                break
+            at_once //= 2
+        return outcome
 
     def need(self, bindings: list[str], hear: Callable[[str, Any], str | None] = lambda *_: None) -> Need | None:
         """Return how much memory an experiment takes, measured if it is not known yet; None where that failed."""

@@ -23,6 +23,10 @@ _EVERY_SECONDS = 0.02
 # Below this, in bytes, the machine itself is about to suffer, whoever took the memory.
 _LAST_RESERVE = 200_000_000
 _TAIL = 20_000
+# A worker that hung up has so long, in seconds, to end by itself.
+_LAST_SECONDS = 5.0
+# Starting a process looks after all others of this one, also those that another thread is just waiting for.
+_PROCESSES = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,16 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self.process, self.limit, self.on_gpu = process, limit, on_gpu
         self.peak = self.space = self.peak_on_gpu = 0
-        self.ended_by_us = False
+        self.ended_by_us = self.short = False
 
     def run(self) -> None:
         while not self._gone():
             held, space = memory.held(self.process.pid)
             self.peak, self.space = max(self.peak, held), max(self.space, space)
             free = memory.available()
-            short = free is not None and free < _LAST_RESERVE
-            if held > self.limit.bytes or short or self._too_much_on_gpu():
-                self.ended_by_us = True
+            self.ended_by_us = held > self.limit.bytes or self._too_much_on_gpu()
+            self.short = not self.ended_by_us and free is not None and free < _LAST_RESERVE
+            if self.ended_by_us or self.short:
                 self.process.kill()
                 return
 
@@ -95,6 +99,7 @@ class Hand:
         self._process: Any = None
         self._connection: Any = None
         self._watch: _Watch | None = None
+        self._closed = False
 
     def do(
         self,
@@ -107,26 +112,36 @@ class Hand:
 
         `hear` is told of (kind, content) on the way: what `tlx.work.worker` says, and what it returns is answered.
         """
-        if self._process is None or not self._process.is_alive():
-            self.stop()
-            self._start()
-        process = self._process
+        with _PROCESSES:
+            if self._closed:
+                return Outcome("lost", "ended")
+            if self._process is None or not self._process.is_alive():
+                self.stop()
+                self._start()
+            process, watch = self._process, self._watch
         written = self.log.stat().st_size if self.log.exists() else 0
         kills = memory.kills_by_system()
         self._send((task, bindings, arguments))
         while (news := self._receive()) is not None:
             kind, content = news
             if kind not in _NEWS:
-                return self._ended(process, kind, content)
+                return self._ended(process, watch, kind, content)
             if (answer := hear(kind, content)) is not None:
                 self._send(answer)
-        return self._died(process, written, memory.kills_by_system() > kills)
+        return self._died(process, watch, written, memory.kills_by_system() > kills)
 
     def stop(self) -> None:
-        """End the worker, if there is one."""
-        if (process := self._process) is not None:
-            process.kill()
-            self._bury(process)
+        """End the worker, if there is one; the next task gets another."""
+        with _PROCESSES:
+            if (process := self._process) is not None:
+                process.kill()
+                self._bury(process)
+
+    def close(self) -> None:
+        """End the worker for good; what it was at, and all that comes, ends as "lost"."""
+        with _PROCESSES:
+            self._closed = True
+            self.stop()
 
     def _send(self, what: Any) -> None:
         # Whoever is dead does not hear, which is noticed when nothing comes back.
@@ -142,31 +157,37 @@ class Hand:
     def _bury(self, process: Any) -> None:
         process.join()
         shutil.rmtree(worker.scratch(self.log, process.pid), ignore_errors=True)
-        self._process = None
+        if self._process is process:
+            self._process = None
 
-    def _ended(self, process: Any, kind: str, content: Any) -> Outcome:
+    def _ended(self, process: Any, watch: _Watch, kind: str, content: Any) -> Outcome:
         if kind == "crashed" or (kind == "refused" and wants_memory(content)):
             # After an error of its memory a library may be unusable in this process.
             self.stop()
-            return Outcome("memory" if wants_memory(content) else "crash", content, self._watch.peak)
+            return Outcome("memory" if wants_memory(content) else "crash", content, watch.peak)
         if memory.held(process.pid)[0] > self.limit.bytes / 2:
             # What the allocator has not given back would be missing in the next trial.
             self.stop()
         return Outcome(kind, content)
 
-    def _died(self, process: Any, written: int, killed_by_system: bool) -> Outcome:
-        self._bury(process)
-        self._watch.join()
+    def _died(self, process: Any, watch: _Watch, written: int, killed_by_system: bool) -> Outcome:
+        with _PROCESSES:
+            # One that only hung up is to end as well.
+            process.join(_LAST_SECONDS)
+            process.kill()
+            self._bury(process)
+        watch.join()
         space_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        peak, limit = self._watch.most
+        peak, limit = watch.most
         death = Death(
             code=process.exitcode,
-            ended_by_us=self._watch.ended_by_us,
+            ended_by_us=watch.ended_by_us,
+            short=watch.short,
             peak=peak,
             limit=limit,
             said=_tail(self.log, written),
             killed_by_system=killed_by_system,
-            space=self._watch.space,
+            space=watch.space,
             space_limit=None if space_limit == resource.RLIM_INFINITY else space_limit,
         )
         return Outcome(death.cause, f"{death}; see {self.log}", peak)
@@ -175,15 +196,14 @@ class Hand:
         # A fresh interpreter: a fork of a process that has threads is not safe for TensorFlow.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=self.work, args=(theirs, self.file, self.allow_imports, self.log), daemon=True
-        )
+        process = context.Process(target=self.work, args=(theirs, self.file, self.allow_imports, self.log), daemon=True)
         # The new process inherits this, and so leaves Ctrl-C to its parent from its first moment.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._process.start()
+        process.start()
+        self._process = process
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self._watch = _Watch(self._process, self.limit, self.on_gpu)
+        self._watch = _Watch(process, self.limit, self.on_gpu)
         self._watch.start()
 
 

@@ -25,7 +25,8 @@ class Death:
 
     `code` is its exit code, negative for a signal; `ended_by_us` whether the watchdog did it; `peak` and
     `limit` are in bytes, `said` what it wrote at last, and `killed_by_system` whether the control group's
-    count of out-of-memory kills went up meanwhile. `space` and `space_limit` are its address space at most,
+    count of out-of-memory kills went up meanwhile. `short` is whether the watchdog did it because the machine had no
+    memory left, whoever held it. `space` and `space_limit` are its address space at most,
     and the limit on that, where there is one.
     """
 
@@ -37,15 +38,18 @@ class Death:
     killed_by_system: bool = False
     space: int = 0
     space_limit: int | None = None
+    short: bool = False
 
     @property
     def cause(self) -> Cause:
         """What it died of, by all of the evidence together; "lost" is a kill from outside, for no known reason."""
-        if self.ended_by_us or self.killed_by_system or wants_memory(self.said):
-            return "memory"
         near = self.peak > _NEAR * self.limit
         if self.space_limit is not None:
             near |= self.space > _NEAR * self.space_limit
+        if self.short:
+            return "memory" if near else "lost"
+        if self.ended_by_us or self.killed_by_system or wants_memory(self.said):
+            return "memory"
         if self.code == -signal.SIGKILL:
             return "memory" if near else "lost"
         if self.code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS) and near:
@@ -55,9 +59,12 @@ class Death:
     def __str__(self) -> str:
         how = f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
         what = {"memory": "ran out of memory", "crash": "crashed", "lost": "was ended from outside"}[self.cause]
+        if self.short:
+            what = "was ended because the machine had no memory left"
         return f"the worker process {what} ({how}, {self.peak / 1e9:.2f} of {self.limit / 1e9:.2f} GB held)"
 
 
 def wants_memory(text: str) -> bool:
     """Return whether an error message is one of those by which a library says that memory is short."""
-    return bool(_SIGNS.search(text))
+    # Some allocators tell of attempts for which there is another way.
+    return any(_SIGNS.search(line) and "not a failure" not in line for line in text.splitlines())

@@ -105,8 +105,8 @@ def _train(settings: run.Run, text: str, reporter: _Reporter, folder: Path, micr
     return run.train(settings, folder, text, reporter, micro)
 
 
-def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path) -> dict[str, Any]:
-    return run.evaluate(settings, folder)
+def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, at_once: int) -> dict[str, Any]:
+    return run.evaluate(settings, folder, at_once)
 
 
 def _probe(settings: run.Run, _text: str, reporter: _Reporter, micros: tuple[int, ...]) -> dict[str, Any]:
