@@ -96,9 +96,10 @@ class Study:
             for point in self.points:
                 if point not in known:
                     self.study.enqueue_trial(point)
-            if self.search.warm_start:
-                learnt = learn_from(self.study, self.search.warm_start, self.search.space)
-                self.display.say(f"learning from {learnt} trials of {self.search.warm_start}")
+            if earlier := self.search.warm_start:
+                server = getattr(self.host, "server", None)
+                learnt = learn_from(self.study, earlier, self.search.space, server)
+                self.display.say(f"learning from {learnt} trials of {earlier}")
 
     def _work(self, attempts: Attempts) -> None:
         """Run one trial after another until enough are done, or time is up."""
