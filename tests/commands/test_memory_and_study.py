@@ -49,6 +49,15 @@ def test_memory_has_a_line_for_each_boundary(shown, tmp_path, monkeypatch):
     assert "memory.budget_gb = 0.72" in shown()
 
 
+def test_memory_has_a_line_for_each_choice_of_a_boundary(shown, tmp_path, monkeypatch):
+    file = tmp_path / "config.gin"
+    file.write_text(EXPERIMENT.replace("('int', 0, 2)", "('choice', 8, 0, 4, 1)"))
+    asked = []
+    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: asked.extend(bindings) or Need(1e8, 1e7))
+    memory_command.memory([str(file)])
+    assert asked == [f"freezes.last_layers.unfrozen = {number}" for number in (0, 1, 4, 8)]
+
+
 def test_memory_that_cannot_be_measured_is_an_error(shown, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts.Attempts, "need", lambda *_: None)
     with pytest.raises(TlxError, match="could not be measured"):

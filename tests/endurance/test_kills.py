@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.storages.journal._storage import JournalOperation
 
 from tlx import checkpoint
 from tlx.search import storage
@@ -24,6 +25,7 @@ from tlx.search import storage
 LONG = bool(os.environ.get("TLX_ENDURANCE"))
 KILLS, TRIALS = (500, 1000) if LONG else (12, 60)
 CHECKPOINTS = 200 if LONG else 15
+RERUNS = 10 if LONG else 1
 SCRIPT = Path(__file__).with_name("cheap_search.py")
 EXPERIMENT = """\
 run.data = @splits.own()
@@ -39,6 +41,11 @@ search.sampler = 'random'
 search.workers = 2
 search.space = {{'fit.learning_rate': ('log', 1e-5, 1e-1)}}
 """
+# Records of a trial's beginning, of a parameter, of how it ended, and of what is noted down about it.
+CUT = [
+    JournalOperation[kind]
+    for kind in ("CREATE_TRIAL", "SET_TRIAL_PARAM", "SET_TRIAL_STATE_VALUES", "SET_TRIAL_USER_ATTR")
+]
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
@@ -58,18 +65,22 @@ def test_a_search_survives_being_killed_at_any_moment(tmp_path, saw):
     kept = [p for p in (folder / "features").iterdir() if p.is_dir() and p.suffix != ".partial"]
     assert kept
     assert {(p / "0.npy").stat().st_size for p in kept} == {1_000_000}
-    result = json.loads((folder / "result.json").read_text())
-    finished = [row for row in result["trials"] if row["state"] in ("complete", "pruned")]
-    assert len(finished) == TRIALS
-    roots = Counter(map(root, finished))
-    assert set(roots.values()) == {1}
-    # Of every trial that was begun, one attempt was finished: none was lost.
-    assert set(map(root, result["trials"])) == set(roots)
+    check_budget(folder, TRIALS)
     counts = f"{kills['driver']} kills of drivers, {kills['worker']} of workers, {TRIALS} trials"
     saw(
         "searches killed at random moments",
         f"{counts}: none lost, none finished twice, always readable by stock Optuna",
     )
+
+
+def check_budget(folder: Path, trials: int) -> None:
+    """Check that so many trials were finished, none of them twice, and that none that was begun was lost."""
+    result = json.loads((folder / "result.json").read_text())
+    finished = [row for row in result["trials"] if row["state"] in ("complete", "pruned")]
+    assert len(finished) == trials
+    roots = Counter(map(root, finished))
+    assert set(roots.values()) == {1}
+    assert set(map(root, result["trials"])) == set(roots)
 
 
 def root(row: dict) -> int:
@@ -115,34 +126,56 @@ def check(folder: Path, before: dict[int, str]) -> dict[int, str]:
     copy = folder / "copy.journal"
     shutil.copy(journal, copy)
     storage.mend(copy)
-    backend = optuna.storages.journal.JournalFileBackend(str(copy))
     try:
-        study = optuna.load_study(study_name="tlx", storage=optuna.storages.JournalStorage(backend))
+        trials = stock(copy)
     except KeyError:
         # Killed before it had been written down that there is a study.
         assert not before
         return before
-    now = {t.number: str(t.datetime_complete) for t in study.trials if t.state in FINISHED}
+    now = {t.number: str(t.datetime_complete) for t in trials if t.state in FINISHED}
     assert before.items() <= now.items()
     return now
 
 
-def test_a_journal_cut_at_any_byte_of_its_last_record_is_gone_on_with(tmp_path, saw):
+def stock(journal: Path) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a journal as Optuna by itself reads them."""
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    return optuna.load_study(study_name="tlx", storage=optuna.storages.JournalStorage(backend)).trials
+
+
+def test_a_journal_cut_at_any_byte_of_a_record_is_gone_on_with(tmp_path, saw):
     gin, folder = tmp_path / "cheap.gin", tmp_path / "run"
     gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=3))
     subprocess.run([sys.executable, str(SCRIPT), str(gin), str(folder)], check=True)
-    journal = folder / storage.JOURNAL
-    content = journal.read_bytes()
-    last = content.rstrip(b"\n").rfind(b"\n") + 1
-    whole = storage.read_study(folder).trials
-    for cut in range(last, len(content)):
-        journal.write_bytes(content[:cut])
+    records = (folder / storage.JOURNAL).read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(record)["op_code"] for record in records]
+    chance, cuts = random.Random(0), 0
+    for kind in CUT:
+        last = len(kinds) - 1 - kinds[::-1].index(kind)
+        before, record = b"".join(records[:last]), records[last]
+        check_cuts(tmp_path / "cut.journal", before, record)
+        cuts += len(record)
+        for cut in chance.sample(range(len(record)), RERUNS):
+            again = tmp_path / f"{kind.name}{cut}"
+            shutil.copytree(folder, again, ignore=shutil.ignore_patterns("result.json"))
+            (again / storage.JOURNAL).write_bytes(before + record[:cut])
+            seen = check(again, {})
+            subprocess.run([sys.executable, str(SCRIPT), str(gin), str(again)], check=True)
+            check(again, seen)
+            check_budget(again, 3)
+    reruns = f"{RERUNS * len(CUT)} of them gone on with to the exact number of trials"
+    saw("a journal cut at every byte of a record of each kind", f"{cuts} cuts: no half record left; {reruns}")
+
+
+def check_cuts(journal: Path, before: bytes, record: bytes) -> None:
+    """Check that, wherever in its last record a journal ends, it is read as if that record had never been begun."""
+    journal.write_bytes(before)
+    whole = stock(journal)
+    for cut in range(len(record)):
+        journal.write_bytes(before + record[:cut])
         storage.mend(journal)
-        # A record is whole, or it is not there.
-        assert journal.read_bytes() == content[:last]
-        trials = storage.read_study(folder).trials
-        assert [t.number for t in trials] == [t.number for t in whole]
-    saw("a journal cut at every byte of its last record", f"{len(content) - last} cuts, each gone on with")
+        assert journal.read_bytes() == before
+        assert stock(journal) == whole
 
 
 WRITER = """

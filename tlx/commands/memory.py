@@ -60,8 +60,9 @@ def _kinds(experiment: config.Experiment) -> Iterator[tuple[str, list[str]]]:
     except TlxError:
         yield "as written", []
         return
-    _, *bounds = experiment.value("search.space").get(_BOUNDARY, ("", written, written))
-    low, high = bounds[0], bounds[-1]
-    step = max(1, -(-(high - low) // (_ROWS - 1)))
-    for number in map(int, FLAGS.unfrozen or sorted({*range(low, high, step), high, written})):
+    kind, *numbers = experiment.value("search.space").get(_BOUNDARY, ("choice", written))
+    if kind != "choice":
+        low, high = numbers
+        numbers = [*range(low, high, max(1, -(-(high - low) // (_ROWS - 1)))), high]
+    for number in map(int, FLAGS.unfrozen or sorted({*numbers, written})):
         yield str(number), [f"{_BOUNDARY} = {number}"]

@@ -31,6 +31,7 @@ class Alone:
 
     # What the trials of this host say of where they ran.
     name: str | None = None
+    server: Server | None = None
     study_name = "tlx"
     lost = "the search was ended from outside while this trial ran"
 

@@ -1,7 +1,7 @@
 """What a search varies, and within which bounds: gin bindings, and nothing about models."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tlx.config import Experiment
 from tlx.errors import ConfigError, refuse_values, suggest
-from tlx.ginfile import show
+from tlx.ginfile import read, show
 from tlx.registry import rooms
 
 KINDS = ("float", "log", "int", "power_of_two", "choice")
@@ -112,7 +112,11 @@ def _inside(value: Any, bounds: tuple) -> bool:
     if kind == "choice":
         return value in values
     low, high = values
-    return type(value) in (int, float) and low <= value <= high and not (kind == "power_of_two" and value & (value - 1))
+    if type(value) not in (int, float) or not low <= value <= high:
+        return False
+    return kind in ("float", "log") or (
+        value == int(value) and not (kind == "power_of_two" and int(value) & (int(value) - 1))
+    )
 
 
 def propose(trial: Any, space: Mapping[str, tuple]) -> dict[str, Any]:
@@ -139,7 +143,15 @@ def as_asked(value: Any, bounds: tuple) -> Any:
     kind, *values = bounds
     if kind == "choice":
         return values.index(value)
-    return value.bit_length() - 1 if kind == "power_of_two" else value
+    return int(value).bit_length() - 1 if kind == "power_of_two" else value
+
+
+def parameters(bindings: Sequence[str], space: Mapping[str, tuple]) -> dict[str, Any] | None:
+    """Return what Optuna would have been asked for in this space to give these bindings; None where it could not."""
+    values = {statement.target: statement.value for statement in read((), bindings)}
+    if values.keys() != space.keys() or not all(_inside(values[name], bounds) for name, bounds in space.items()):
+        return None
+    return {name: as_asked(values[name], bounds) for name, bounds in space.items()}
 
 
 # So many values of a continuous or a long range make up a grid.

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tlx.config import Experiment
 from tlx.errors import ConfigError
-from tlx.search.space import Search
+from tlx.search.space import Search, parameters
 from tlx.tree import Node, walk
 
 JOURNAL = "study.journal"
@@ -17,6 +18,8 @@ JOURNAL = "study.journal"
 SHARED = "storage.json"
 # The user attribute of a trial that an earlier study finished.
 WARM = "warm_start"
+# Which one it was there: its number, and when it was finished.
+_ORIGIN = "warm_start_trial"
 # With fewer different results, importances would be chance.
 _ENOUGH = 4
 
@@ -95,29 +98,34 @@ def quiet_optuna() -> Any:
     return optuna
 
 
-def learn_from(study: Any, earlier: Path, space: dict[str, tuple]) -> int:
-    """Add the finished trials of the study in `earlier` that lie in this space, once, and return how many there are.
+def learn_from(study: Any, earlier: Path, space: Mapping[str, tuple], server: Any = None) -> int:
+    """Add the finished trials of the study in `earlier` that lie in this space, each once, and return how many.
 
-    They are tagged with the user attribute `WARM`, steer the sampler, and are no trials of this study otherwise.
+    They are tagged with the user attribute `WARM`, steer the sampler, and are no trials of this study otherwise. An
+    earlier study that hosts share comes from its `server`.
     """
-    known = [t for t in study.trials if WARM in t.user_attrs]
-    if known:
+    known = [t.user_attrs.get(_ORIGIN) for t in study.trials if WARM in t.user_attrs]
+    if known and not earlier.exists():
+        # It has been learnt from, maybe by another host, which alone has it.
         return len(known)
     optuna = quiet_optuna()
     distributions = {name: _distribution(optuna, bounds) for name, bounds in space.items()}
-    for trial in read_study(earlier).get_trials(states=[optuna.trial.TrialState.COMPLETE]):
-        fits = trial.params.keys() == space.keys() and all(
-            distributions[name]._contains(distributions[name].to_internal_repr(value))
-            for name, value in trial.params.items()
-        )
-        if fits and WARM not in trial.user_attrs:
-            tagged = {WARM: str(earlier), "constraints": trial.user_attrs.get("constraints")}
+    for trial in read_study(earlier, server).get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+        # Not the folder: another host may have it under another path.
+        origin = [trial.number, str(trial.datetime_complete)]
+        params = parameters(trial.user_attrs.get("bindings", []), space)
+        if params is not None and WARM not in trial.user_attrs and origin not in known:
+            known.append(origin)
             study.add_trial(
                 optuna.trial.create_trial(
-                    value=trial.value, params=trial.params, distributions=distributions, user_attrs=tagged
+                    value=trial.value,
+                    params=params,
+                    distributions=distributions,
+                    user_attrs={WARM: str(earlier), _ORIGIN: origin},
+                    constraints=trial.constraints,
                 )
             )
-    return sum(WARM in t.user_attrs for t in study.trials)
+    return len(known)
 
 
 def importances(study: Any) -> dict[str, float]:

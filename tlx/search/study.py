@@ -101,9 +101,9 @@ class Study:
                         self.study.enqueue_trial(point)
         with self.host.alone():
             self._retry_orphans()
-            if self.search.warm_start:
-                learnt = learn_from(self.study, self.search.warm_start, self.search.space)
-                self.display.say(f"learning from {learnt} trials of {self.search.warm_start}")
+            if earlier := self.search.warm_start:
+                learnt = learn_from(self.study, earlier, self.search.space, self.host.server)
+                self.display.say(f"learning from {learnt} trials of {earlier}")
 
     def _work(self, attempts: Attempts) -> None:
         """Run one trial after another until enough are done, or time is up."""
