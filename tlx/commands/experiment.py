@@ -1,6 +1,7 @@
 """Commands that train, search, judge and use detectors."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def search(arguments: list[str]) -> None:
     """tlx search EXPERIMENT.gin: search the best configuration within search.space.
 
     Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
-    no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search.
+    no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search, also with
+    other search.trials, search.minutes, search.workers or memory settings.
 
     With --storage, the same command on many hosts works on one search: a PostgreSQL database keeps the trials,
     search.trials counts those of all hosts, and what a dead host left is taken up by another. Each host has a
@@ -72,11 +74,16 @@ def search(arguments: list[str]) -> None:
     folder = _run_dir(experiment, search=True)
     with Terminal(CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
+    _print_best(result, folder)
+
+
+def _print_best(result: dict[str, Any], folder: Path) -> None:
     best = result["best"]
     finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
     _print_result(result, folder / best["folder"], folder)
     if not (folder / best["folder"]).exists():
-        CONSOLE.print(f"The run folder and the pictures are on the host {best['host']}.", soft_wrap=True)
+        where = f"on the host {best['host']}" if best["host"] else f"gone: {folder / best['folder']} was removed"
+        CONSOLE.print(f"The run folder and the pictures are {where}.", soft_wrap=True)
     validation = best["validation"]
     CONSOLE.print(
         f"\nThe best of {finished} trials is trial {best['trial']}, with validation AP"
@@ -150,16 +157,20 @@ def _run_dir(experiment: config.Experiment, search: bool) -> Path:
     another = "give another --run_dir, or --overwrite to remove it"
     if (folder / "trials").exists() != search:
         raise ConfigError(f"{folder} holds a {'run of tlx train' if search else 'search'}; {another}")
-    if _but_trials(before.read_text()) != _but_trials(experiment.text()):
+    if _lasting(before.read_text()) != _lasting(experiment.text()):
         raise ConfigError(f"{folder} holds another experiment; {another}")
     if (folder / "result.json").exists():
-        CONSOLE.print(f"{folder} is finished already; this only judges it again (--overwrite begins anew)")
+        does = "goes on only if it may have more trials or time" if search else "only judges it again"
+        CONSOLE.print(f"{folder} is finished already; this {does} (--overwrite begins anew)", soft_wrap=True)
     return folder
 
 
-def _but_trials(text: str) -> list[str]:
-    # A search may be told to go on further.
-    return [line for line in text.splitlines() if "search.trials =" not in line]
+# How far a search goes, and how much of the machine it or a run may take: this may be another each time.
+_PASSING = re.compile(r"(# )?(search\.(trials|minutes|workers)|memory\.\w+) = ")
+
+
+def _lasting(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not _PASSING.match(line)]
 
 
 def _trained(arguments: list[str]) -> tuple[Path, config.Experiment]:

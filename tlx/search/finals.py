@@ -4,6 +4,7 @@ import json
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from tlx.errors import TrainingError
 from tlx.search.hosts import Alone
 from tlx.search.space import Search, binding
 from tlx.work.attempts import Attempts, tells
+from tlx.work.hand import Outcome
 
 _FINALISTS = 3
 # So often, in seconds, a host looks whether another one has come to an end.
 _POLL = 0.5
+_GO_ON = "no finished trial is lost: the same command goes on from here"
 
 
 def conclude(
@@ -24,8 +27,8 @@ def conclude(
 ) -> dict[str, Any]:
     """Choose the winner, judge it on the test split, and write and return what `result.json` holds.
 
-    Of many hosts one after another comes to this; what one has done the others take as it is, and the winner is
-    judged where its weights are.
+    Of many hosts and later drivers one after another comes to this; what one has done the others take as it is. The
+    winner is judged once, where its weights are.
 
     Raises:
       TrainingError: no trial was trained to its end, or the winner cannot be judged.
@@ -40,11 +43,11 @@ def conclude(
         if host.claim():
             try:
                 best, comparison = _choose(experiment, search, host, ranked, attempts, display)
-                judged = host.noted("judged", of := [len(complete), best["trial"]])
+                judged = host.noted("judged", best["trial"])
                 place = None if judged else host.missing(best)
                 if not judged and not place:
                     judged = _judge(host.folder, best, attempts, display)
-                    host.note("judged", of, judged)
+                    host.note("judged", best["trial"], judged)
             finally:
                 host.disclaim()
             if judged:
@@ -76,9 +79,15 @@ def _choose(
 
 
 def _judge(folder: Path, best: dict[str, Any], attempts: Attempts, display: Any) -> dict[str, Any]:
-    outcome = attempts.judge(best["bindings"], folder / best["folder"], tells(display))
+    what, place = f"the winner, trial {best['trial']},", folder / best["folder"]
+    if not place.exists():
+        raise TrainingError(
+            f"{what} cannot be judged, for {place} is gone; train it anew: tlx train, with these --gin_bindings:"
+            f" {best['bindings']}"
+        )
+    outcome = _persist(lambda: attempts.judge(best["bindings"], place, tells(display)), f"judging {place}", display)
     if outcome.kind != "done":
-        raise TrainingError(f"the winner, trial {best['trial']}, could not be judged: {outcome.content}")
+        raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
     return {key: outcome.content[key] for key in ("split", "metrics")}
 
 
@@ -145,13 +154,24 @@ def _again(bindings: list[str], place: Path, attempts: Attempts, display: Any) -
     done = place / "result.json"
     if done.exists():
         return json.loads(done.read_text())["metrics"]["AP"] or 0.0
-    outcome = attempts.train(bindings, place, ["run.judge = 'validation'"], tells(display))
+    outcome = _persist(
+        lambda: attempts.train(bindings, place, ["run.judge = 'validation'"], tells(display)), str(place), display
+    )
     if outcome.kind == "done":
         return outcome.content["metrics"]["AP"] or 0.0
     if outcome.kind == "infeasible":
         # It trained with another seed: a configuration that now and then fails is as bad as its failures.
         return 0.0
-    raise TrainingError(f"{place} could not be trained: {outcome.content}")
+    raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
+
+
+def _persist(attempt: Callable[[], Outcome], what: str, display: Any) -> Outcome:
+    """Return how an attempt ended; one whose worker died or crashed may have been unlucky, and is made once more."""
+    outcome = attempt()
+    if outcome.kind not in ("lost", "crash"):
+        return outcome
+    display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
+    return attempt()
 
 
 def _score(row: dict[str, Any]) -> float:

@@ -82,10 +82,13 @@ class Alone:
         """Let other hosts conclude it."""
 
     def note(self, key: str, of: Any, value: Any) -> None:
-        """Note for the other hosts what was concluded `of` these trials."""
+        """Note in the study what was concluded `of` these trials, for later drivers and the other hosts."""
+        self.study.set_user_attr(key, {"of": of, "value": value})
 
     def noted(self, key: str, of: Any) -> Any:
-        """Return what a host has noted, if it was concluded of the same trials; else None."""
+        """Return what was noted, if it was concluded of the same trials; else None."""
+        known = self.study.user_attrs.get(key)
+        return known["value"] if known and known["of"] == of else None
 
     def agree(self, key: str, value: str, conflict: str) -> None:
         """Refuse, with the message `conflict`, what other hosts have otherwise."""
@@ -184,13 +187,6 @@ class Shared(Alone):
 
     def disclaim(self) -> None:
         self.study.set_user_attr("concluding", None)
-
-    def note(self, key: str, of: Any, value: Any) -> None:
-        self.study.set_user_attr(key, {"of": of, "value": value})
-
-    def noted(self, key: str, of: Any) -> Any:
-        known = self.study.user_attrs.get(key)
-        return known["value"] if known and known["of"] == of else None
 
     def agree(self, key: str, value: str, conflict: str) -> None:
         known = self.study.user_attrs.get(key)

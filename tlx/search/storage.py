@@ -71,7 +71,10 @@ def identity(experiment: Experiment) -> str:
     return "\n".join(sorted(set(lines)))
 
 
-_OWN = ("search.trials", "search.workers", "search.warm_start", "features.folder", "features.cap_gb", "features.cache")
+_OWN = (
+    *("search.trials", "search.minutes", "search.workers", "search.warm_start"),
+    *("features.folder", "features.cap_gb", "features.cache"),
+)
 
 
 def _named(value: Any) -> str:

@@ -1,0 +1,196 @@
+"""The end of a search: it outlives its workers, looks at the test split once, and a search that is told to goes on."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from tlx import config
+from tlx.commands import experiment as commands
+from tlx.errors import ConfigError, TrainingError
+from tlx.evaluate import SIZES
+from tlx.search import finals, study
+from tlx.search.storage import identity
+from tlx.work import attempts
+from tlx.work.hand import Hand, Outcome
+
+EXPERIMENT = """\
+run.data = @splits.own()
+run.backbone = @backbones.mobilenet_v2()
+run.head = @heads.fcos()
+run.freeze = @freezes.last_layers()
+readers.voc.path = '{folder}/none'
+splits.own.dataset = @readers.voc()
+freezes.last_layers.unfrozen = 0
+memory.probe = False
+search.trials = 3
+search.sampler = 'random'
+search.space = {{'fit.learning_rate': ('log', 1e-4, 1e-2)}}
+"""
+OF_SIZES = {key: value for size in SIZES for key, value in ((f"boxes_{size}", 0), (f"AP_{size}", None))}
+LOST, CRASH = Outcome("lost", "signal 9"), Outcome("crash", "Traceback\nValueError: no")
+
+
+class Worker:
+    """Stands in for the worker process: what it is asked, what each trial scores, and how other tasks go wrong."""
+
+    def __init__(self):
+        self.asked, self.scores, self.judging, self.repeating, self.said = [], [], [], [], []
+
+    def do(self, task, bindings, hear, folder=None, micro=None, **_):
+        self.asked.append(folder.name if task == "train" else task)
+        wrong = self.judging if task == "judge" else self.repeating if folder.parent.name == "repeats" else []
+        if wrong:
+            return wrong.pop(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        score = self.scores.pop(0) if task == "train" and self.scores else 0.5
+        metrics = {"AP": score, "AP50": score, "AP75": score, "AR": score, "images": 1, "boxes": 1, "per_class": {}}
+        split = "test" if task == "judge" else "validation"
+        return Outcome("done", {"split": split, "metrics": metrics | OF_SIZES, "micro_batch": micro})
+
+    def say(self, message):
+        self.said.append(message)
+
+    def table(self, *_):
+        pass
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    made = Worker()
+    monkeypatch.setattr(Hand, "do", lambda _, *arguments, **more: made.do(*arguments, **more))
+    return made
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, worker):
+    """Return a function that runs the search in its folder, or goes on with it."""
+    monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
+    gin = tmp_path / "finals.gin"
+    gin.write_text(EXPERIMENT.format(folder=tmp_path))
+
+    def run(*bindings):
+        experiment = config.load([gin], bindings)
+        return study.search(experiment, config.build(experiment.trees["search"]), tmp_path / "run", worker)
+
+    run.gin = gin
+    return run
+
+
+@pytest.mark.parametrize("outcome", [LOST, CRASH])
+def test_judging_is_tried_once_more(run, worker, outcome):
+    worker.judging = [outcome]
+    assert run()["best"]["test"]["AP"] == 0.5
+    assert worker.asked[3:] == ["judge", "judge"]
+    assert outcome.content.splitlines()[-1] in worker.said[-1]
+
+
+def test_what_cannot_be_judged_twice_says_why_and_is_gone_on_with(run, worker):
+    worker.judging = [LOST, CRASH]
+    with pytest.raises(TrainingError, match=r"(?s)trial 0, .*ValueError: no.*goes on from here"):
+        run()
+    assert worker.asked[3:] == ["judge", "judge"]
+    assert run()["best"]["trial"] == 0
+    assert worker.asked[3:] == ["judge"] * 3
+
+
+def test_what_has_too_little_memory_to_be_judged_is_not_tried_once_more(run, monkeypatch):
+    outcomes = iter([Outcome("memory", "it held too much")])
+    monkeypatch.setattr(attempts.Attempts, "judge", lambda *_: next(outcomes))
+    with pytest.raises(TrainingError, match=r"(?s)trial 0, could not be judged: it held too much.*goes on from here"):
+        run()
+
+
+def test_a_repeat_is_tried_once_more(run, worker):
+    worker.repeating = [LOST]
+    run("search.repeat = 2")
+    assert worker.asked[3:] == ["0000-1", "0000-1", "0001-1", "0002-1", "judge"]
+
+
+def test_a_repeat_that_fails_twice_says_why(run, worker):
+    worker.repeating = [CRASH, LOST]
+    with pytest.raises(TrainingError, match=r"(?s)0000-1 could not be trained: signal 9.*goes on from here"):
+        run("search.repeat = 2")
+
+
+def test_a_winner_is_judged_once(run, worker):
+    worker.scores = [0.1, 0.3, 0.2, 0.3, 0.4]
+    result = run()
+    assert (result["best"]["trial"], result["metrics"]["AP"]) == (1, 0.5)
+    assert run() == result
+    # One more trial, which does not win; then one that does.
+    for trials, best, judged in ((4, 1, 1), (5, 4, 2)):
+        more = run(f"search.trials = {trials}")
+        assert (len(more["trials"]), more["best"]["trial"]) == (trials, best)
+        assert worker.asked.count("judge") == judged
+
+
+def test_a_driver_that_dies_after_judging_does_not_judge_again(run, worker, tmp_path, monkeypatch):
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finals, "_write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run("search.repeat = 2")
+    before = list(worker.asked)
+    assert before[-1] == "judge"
+    assert run("search.repeat = 2")["split"] == "test"
+    assert worker.asked == before
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_search_whose_time_was_up_goes_on_when_it_is_given_more(run):
+    for minutes, trials in ((1e-9, 1), (1e-9, 1), (60.0, 3)):
+        assert len(run(f"search.minutes = {minutes}")["trials"]) == trials
+    run("search.minutes = 1e-9", "search.workers = 2")
+    assert len(run("search.trials = 5", "search.workers = 2")["trials"]) == 5
+
+
+def command(monkeypatch, folder, *bindings, shared=None):
+    flags = {"gin_file": [], "gin_bindings": bindings, "allow_imports": False, "run_dir": str(folder)}
+    flags = SimpleNamespace(**flags, overwrite=False, storage=shared, study_name=None)
+    monkeypatch.setattr(commands, "FLAGS", flags)
+    monkeypatch.setattr("tlx.commands.shared.FLAGS", flags)
+
+
+def test_a_winner_whose_folder_was_removed_is_told_of_all_the_same(run, worker, tmp_path, monkeypatch, capsys):
+    before = run()
+    shutil.rmtree(tmp_path / "run" / before["best"]["folder"])
+    (tmp_path / "run" / "result.json").unlink()
+    command(monkeypatch, tmp_path / "run")
+    commands.search([str(run.gin)])
+    told = capsys.readouterr().out
+    assert "test AP 0.500" in told
+    assert "trials/0000 was removed" in told
+    assert worker.asked.count("judge") == 1
+
+
+def test_a_winner_whose_folder_was_removed_cannot_be_judged(run, worker, tmp_path):
+    worker.judging = [LOST, LOST]
+    with pytest.raises(TrainingError):
+        run()
+    shutil.rmtree(tmp_path / "run" / "trials" / "0000")
+    with pytest.raises(TrainingError, match=r"trials/0000 is gone; train it anew: .*learning_rate"):
+        run()
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_what_a_folder_may_take_can_change_and_what_it_holds_cannot(run, tmp_path, monkeypatch, search):
+    folder = tmp_path / "run"
+    (folder / "trials" if search else folder).mkdir(parents=True)
+    (folder / "config.gin").write_text(config.load([run.gin]).text())
+    command(monkeypatch, folder)
+    for binding in (
+        *("search.trials = 9", "search.minutes = 5.0", "search.workers = 2"),
+        *("memory.budget_gb = 2.0", "memory.margin = 1.5", "memory.probe = True"),
+    ):
+        assert commands._run_dir(config.load([run.gin], [binding]), search) == folder
+    for binding in ("search.seed = 1", "fit.epochs = 7", "run.seed = 1"):
+        with pytest.raises(ConfigError, match="holds another experiment"):
+            commands._run_dir(config.load([run.gin], [binding]), search)
+
+
+def test_what_hosts_may_change_makes_no_new_study(run):
+    for binding in ("search.minutes = 5.0", "search.workers = 2", "memory.budget_gb = 2.0"):
+        assert identity(config.load([run.gin], [binding])) == identity(config.load([run.gin]))
