@@ -81,7 +81,7 @@ def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
             kept.tell(trial, rate * 50)
     ledger = Ledger(attempts.LEDGER)
     experiment = memory_command.config.load([tmp_path / "config.gin"], ["freezes.last_layers.unfrozen = 0"])
-    ledger.put(kind(attempts.describe(experiment)), Need(3e8, 2e7, 33), "head")
+    ledger.put(kind(attempts.describe(experiment)), Need(3e8, 2e7, tried=33), "head")
     study_command.study([str(tmp_path)])
     text = shown()
     assert "trial 5 fail: ValueError: too bad" in text

@@ -62,7 +62,7 @@ def gin(tmp_path, monkeypatch):
 @pytest.fixture
 def worker(monkeypatch):
     """Stand in for the worker process: a trial scores by its learning rate, and more with some seeds."""
-    done = {"at_once": 0, "most": 0, "asked": [], "seconds": 0.0}
+    done = {"at_once": 0, "most": 0, "asked": [], "seconds": 0.0, "meet": None}
     lock = threading.Lock()
 
     def do(self, task, bindings, hear, folder=None, micro=None, **_):
@@ -74,6 +74,8 @@ def worker(monkeypatch):
             done["most"] = max(done["most"], done["at_once"])
             done["asked"].append((task, bindings, folder.name))
         time.sleep(done["seconds"])
+        if task == "train" and done["meet"]:
+            done["meet"].wait(60)
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("data.json", "environment.json"):
             (folder / name).write_text("{}")
@@ -130,7 +132,7 @@ def test_hyperband_prunes_and_counts(gin, tmp_path, worker):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_share_the_trials_and_the_budget_is_exact(gin, tmp_path, worker, workers):
-    worker["seconds"] = 0.05
+    worker["meet"] = threading.Barrier(workers)
     result, _ = run(gin, tmp_path / "run", f"search.workers = {workers}", "search.trials = 9")
     assert Counter(row["state"] for row in result["trials"]) == {"complete": 9}
     assert worker["most"] == workers

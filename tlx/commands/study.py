@@ -25,8 +25,7 @@ def study(arguments: list[str]) -> None:
     if not arguments:
         raise TlxError("name the folder of a search, such as runs/quickstart")
     from tlx.report.terminal import trials_table  # noqa: PLC0415  The commands that only answer need none of this.
-    from tlx.search.storage import importances, read_study  # noqa: PLC0415
-    from tlx.search.study import rows  # noqa: PLC0415
+    from tlx.search.storage import importances, read_study, rows  # noqa: PLC0415
 
     folder = Path(arguments[0])
     kept = read_study(folder, server())

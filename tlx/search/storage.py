@@ -131,6 +131,30 @@ def learn_from(study: Any, earlier: Path, space: Mapping[str, tuple], server: An
     return len(known)
 
 
+def asked(trial: Any) -> dict[str, Any]:
+    """Return the parameters of a trial, also of one whose driver died before it had asked for them all."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
+def rows(study: Any) -> list[dict[str, Any]]:
+    """Return every trial of an Optuna study as `result.json` lists it, but none that an earlier study finished."""
+    return [
+        {
+            "trial": t.number,
+            "state": t.state.name.lower(),
+            "bindings": t.user_attrs.get("bindings", []),
+            "validation": t.user_attrs.get("metrics"),
+            "seconds": t.user_attrs.get("seconds"),
+            "folder": t.user_attrs.get("folder"),
+            "host": t.user_attrs.get("host"),
+            "retry_of": t.user_attrs.get("retry_of"),
+            "cause": t.user_attrs.get("cause"),
+        }
+        for t in study.get_trials(deepcopy=False)
+        if WARM not in t.user_attrs
+    ]
+
+
 def importances(study: Any) -> dict[str, float]:
     """Return how much each parameter matters, most first; empty where too few trials are finished to say."""
     optuna = quiet_optuna()

@@ -16,7 +16,7 @@ from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
 from tlx.search.space import Search, as_asked, binding, grid, propose
-from tlx.search.storage import WARM, identity, learn_from, open_study, quiet_optuna
+from tlx.search.storage import WARM, asked, identity, learn_from, open_study, quiet_optuna, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
@@ -95,7 +95,7 @@ class Study:
     def _begin(self) -> None:
         for start in range(0, len(self.points), _AT_ONCE):
             with self.host.alone():
-                known = [_asked(trial) for trial in self._trials()]
+                known = [asked(trial) for trial in self._trials()]
                 for point in self.points[start : start + _AT_ONCE]:
                     if point not in known:
                         self.study.enqueue_trial(point)
@@ -134,8 +134,7 @@ class Study:
         while not self._stopping:
             with self.host.alone():
                 self._retry_orphans()
-                running = len(self._trials(self.states.RUNNING))
-                finished = len(self._finished())
+                running, finished = len(self._trials(self.states.RUNNING)), len(self._finished())
                 if finished >= self.wanted or self.host.noted("ended", budget):
                     return None
                 late = bool(finished) and self._late()
@@ -234,7 +233,7 @@ class Study:
         if len(crashed) >= _ATTEMPTS:
             self.display.say(f"trial {first} is given up: it crashed {len(crashed)} times")
         elif not waiting:
-            self.study.enqueue_trial(_asked(trial), user_attrs={"retry_of": first})
+            self.study.enqueue_trial(asked(trial), user_attrs={"retry_of": first})
         self.study.tell(trial.number, state=self.states.FAIL)
         if len(failed) > _ATTEMPTS * (self.search.trials + 1):
             raise TrainingError(f"{len(failed)} trials were lost; the last cause: {trial.user_attrs.get('cause')}")
@@ -282,27 +281,3 @@ def search(
         (folder / "trials").mkdir(exist_ok=True)
         checkpoint.write(folder / _CONFIG, experiment.text().encode())
         return Study(experiment, settings, hosts.host(experiment, folder, server, study_name), display).run()
-
-
-def _asked(trial: Any) -> dict[str, Any]:
-    """Return the parameters of a trial, also of one whose driver died before it had asked for them all."""
-    return trial.system_attrs.get("fixed_params", {}) | trial.params
-
-
-def rows(study: Any) -> list[dict[str, Any]]:
-    """Return every trial of an Optuna study as `result.json` lists it, but none that an earlier study finished."""
-    return [
-        {
-            "trial": t.number,
-            "state": t.state.name.lower(),
-            "bindings": t.user_attrs.get("bindings", []),
-            "validation": t.user_attrs.get("metrics"),
-            "seconds": t.user_attrs.get("seconds"),
-            "folder": t.user_attrs.get("folder"),
-            "host": t.user_attrs.get("host"),
-            "retry_of": t.user_attrs.get("retry_of"),
-            "cause": t.user_attrs.get("cause"),
-        }
-        for t in study.get_trials(deepcopy=False)
-        if WARM not in t.user_attrs
-    ]
