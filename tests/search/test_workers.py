@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tlx import config
-from tlx.search import study
+from tlx.errors import TrainingError
+from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
@@ -99,3 +100,25 @@ def test_any_batch_size_is_a_valid_trial_within_two_gigabytes(tmp_path, machine,
     # (2.0 / 1.2 - 0.5) / 0.016 are predicted to fit; where that is wrong, one death teaches all trials.
     assert max(machine.micros) == 72
     assert machine.deaths == ([72] if fits < 72 else [])
+
+
+def test_an_error_of_one_worker_ends_the_others_and_what_they_have_finished_counts(tmp_path, machine, monkeypatch):
+    both, stopped = threading.Barrier(2, timeout=120), threading.Event()
+    answers = iter([Outcome("refused", "the disk is gone"), None])
+    do, lock = Hand.do, threading.Lock()
+
+    def two(self, task, *rest, **more):
+        if task != "train":
+            return do(self, task, *rest, **more)
+        with lock:
+            answer = next(answers)
+        both.wait()
+        # The other one is just coming to its end when it is told to stop.
+        return answer or (stopped.wait(120) and do(self, task, *rest, **more))
+
+    monkeypatch.setattr(Hand, "do", two)
+    monkeypatch.setattr(Hand, "close", lambda self: stopped.set())
+    with pytest.raises(TrainingError, match="the disk is gone"):
+        trials(tmp_path, "run", "search.trials = 2", "search.workers = 2")
+    states = [trial.state.name for trial in storage.read_study(tmp_path / "run").trials]
+    assert sorted(states) == ["COMPLETE", "RUNNING"]

@@ -188,6 +188,22 @@ def test_training_alone_says_why_it_ended(experiment, tmp_path, machine, end, er
     assert (tmp_path / "run/config.gin").exists()
 
 
+@pytest.mark.parametrize(
+    ("fits", "asked", "end"), [(100, [16], "done"), (3, [16, 8, 4, 2], "done"), (0, None, "memory")]
+)
+def test_judging_takes_as_many_pictures_at_once_as_fit(experiment, tmp_path, monkeypatch, fits, asked, end):
+    tried = []
+
+    def do(self, task, bindings, hear, folder, at_once):
+        tried.append(at_once)
+        return Outcome("memory" if at_once > fits else "done", {})
+
+    monkeypatch.setattr(Hand, "do", do)
+    made = Attempts(experiment, Memory(budget_gb=5.0), tmp_path / "a.gin", tmp_path / "log")
+    assert made.judge([], tmp_path / "run", lambda *_: None).kind == end
+    assert tried == (asked or [16, 8, 4, 2, 1])
+
+
 def test_a_stopped_worker_is_not_started_again(experiment, tmp_path, machine):
     made = Attempts(experiment, Memory(budget_gb=5.0), tmp_path / "a.gin", tmp_path / "log")
     made.stop()
