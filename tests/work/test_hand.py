@@ -206,6 +206,10 @@ def test_an_error_of_memory_is_told_from_others_and_its_process_not_used_again(h
     assert worker.do("crash", [], words="ResourceExhaustedError: OOM when allocating").kind == "memory"
     assert worker.do("hold", [], megabytes=1).content != before
     assert worker.do("crash", [], words="ValueError: no").kind == "crash"
+    # oneDNN counts its reasons: 1 is memory, 2 are wrong arguments.
+    failed = "AbortedError: Operation received an exception:Status: {}, message: could not create a primitive"
+    assert worker.do("crash", [], words=failed.format(1)).kind == "memory"
+    assert worker.do("crash", [], words=failed.format(2)).kind == "crash"
 
 
 def test_a_worker_that_has_grown_is_replaced_before_its_next_task(hand):

@@ -15,7 +15,7 @@ _SIGNS = re.compile(
     r"|MemoryError|Cannot allocate memory|cannot allocate memory|could not create a memory|out of memory|Out of memory"
     r"|out_of_memory|OUT_OF_MEMORY|No algorithm worked|Failed to get convolution algorithm"
     r"|CUDNN_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|INTERNAL_ERROR)|CUBLAS_STATUS_ALLOC_FAILED|failed to allocate"
-    r"|failed to map segment"
+    r"|failed to map segment|Operation received an exception:\s*Status: 1\b"
 )
 
 
