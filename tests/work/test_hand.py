@@ -212,6 +212,16 @@ def test_an_error_of_memory_is_told_from_others_and_its_process_not_used_again(h
     assert worker.do("crash", [], words=failed.format(2)).kind == "crash"
 
 
+def test_a_thread_that_cannot_be_started_lacks_memory_only_where_address_space_is_short(hand, monkeypatch):
+    words = "RuntimeError: can't start new thread"
+    worker = hand()
+    worker.do("hold", [], megabytes=50)
+    assert worker.do("crash", [], words=words).kind == "crash"
+    worker.do("hold", [], megabytes=50)
+    monkeypatch.setattr(hand_room, "_space_limit", lambda: 20 * MEGABYTE)
+    assert worker.do("crash", [], words=words).kind == "memory"
+
+
 def test_a_worker_that_has_grown_is_replaced_before_its_next_task(hand):
     worker = hand(200)
     large = worker.do("hold", [], megabytes=150).content

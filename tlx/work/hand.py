@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tlx import gpu, memory
 from tlx.memory import Limit
 from tlx.work import worker
-from tlx.work.verdict import Death, wants_memory
+from tlx.work.verdict import Death, is_near, wants_memory
 
 Kind = Literal["done", "pruned", "infeasible", "refused", "memory", "crash", "lost"]
 _NEWS = ("say", "progress", "look")
@@ -161,10 +161,11 @@ class Hand:
             self._process = None
 
     def _ended(self, process: Any, watch: _Watch, kind: str, content: Any) -> Outcome:
-        if kind == "crashed" or (kind == "refused" and wants_memory(content)):
+        short = kind in ("crashed", "refused") and wants_memory(content, is_near(watch.space, _space_limit()))
+        if kind == "crashed" or short:
             # After an error of its memory a library may be unusable in this process.
             self.stop()
-            return Outcome("memory" if wants_memory(content) else "crash", content, watch.peak)
+            return Outcome("memory" if short else "crash", content, watch.peak)
         if memory.held(process.pid)[0] > self.limit.bytes / 2:
             # What the allocator has not given back would be missing in the next trial.
             self.stop()
@@ -177,7 +178,6 @@ class Hand:
             process.kill()
             self._bury(process)
         watch.join()
-        space_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         peak, limit = watch.most
         death = Death(
             code=process.exitcode,
@@ -188,7 +188,7 @@ class Hand:
             said=_tail(self.log, written),
             killed_by_system=killed_by_system,
             space=watch.space,
-            space_limit=None if space_limit == resource.RLIM_INFINITY else space_limit,
+            space_limit=_space_limit(),
         )
         return Outcome(death.cause, f"{death}; see {self.log}", peak)
 
@@ -205,6 +205,11 @@ class Hand:
         theirs.close()
         self._watch = _Watch(process, self.limit, self.on_gpu)
         self._watch.start()
+
+
+def _space_limit() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _tail(log: Path, start: int) -> str:

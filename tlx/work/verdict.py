@@ -43,9 +43,7 @@ class Death:
     @property
     def cause(self) -> Cause:
         """What it died of, by all of the evidence together; "lost" is a kill from outside, for no known reason."""
-        near = self.peak > _NEAR * self.limit
-        if self.space_limit is not None:
-            near |= self.space > _NEAR * self.space_limit
+        near = is_near(self.peak, self.limit) or is_near(self.space, self.space_limit)
         if self.short:
             return "memory" if near else "lost"
         if self.ended_by_us or self.killed_by_system or wants_memory(self.said):
@@ -64,7 +62,16 @@ class Death:
         return f"the worker process {what} ({how}, {self.peak / 1e9:.2f} of {self.limit / 1e9:.2f} GB held)"
 
 
-def wants_memory(text: str) -> bool:
-    """Return whether an error message is one of those by which a library says that memory is short."""
+def wants_memory(text: str, cramped: bool = False) -> bool:
+    """Return whether an error message is one of those by which a library says that memory is short.
+
+    `cramped` is whether the address space was nearly used up; a thread that cannot be started then lacks its stack.
+    """
     # Some allocators tell of attempts for which there is another way.
-    return any(_SIGNS.search(line) and "not a failure" not in line for line in text.splitlines())
+    said = any(_SIGNS.search(line) and "not a failure" not in line for line in text.splitlines())
+    return said or (cramped and "can't start new thread" in text)
+
+
+def is_near(amount: int, limit: int | None) -> bool:
+    """Return whether so much of what a process may hold was held that want of more explains its end."""
+    return limit is not None and amount > _NEAR * limit
