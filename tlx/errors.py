@@ -40,7 +40,6 @@ _REMEDIES = {
     errno.EROFS: "make it writable, or choose another folder",
     errno.EACCES: "give yourself the right to it, or choose another folder",
     errno.EPERM: "give yourself the right to it, or choose another folder",
-    errno.ENOENT: "put it back",
     errno.EIO: "see whether that disk is sound",
     errno.ENOTCONN: "connect that disk again",
     errno.ESTALE: "connect that disk again",

@@ -114,29 +114,20 @@ def fit(
     fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batch) if n)
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
-    started, speed = time.monotonic() - history.earlier_seconds, _Speed()
-    losses: list[float] = []
-    for update in range(done, updates):
-        rate = settings.rate(update, updates)
-        loss = _update(learner, feed, update, rate)
+    started, since = time.monotonic() - history.earlier_seconds, _Since()
+    for update, loss, rate in _updates(learner, feed, settings, range(done, updates)):
         history.micro_batch = feed.micro
-        if not math.isfinite(loss):
-            raise _not_finite(feed, update, loss, learner.scale.used)
-        losses.append(loss)
-        speed.count(size)
-        on_update(update + 1, updates, loss)
-        if update + 1 in looks and devices.chief:
+        since.count(loss, size)
+        on_update(update, updates, loss)
+        if update in looks and devices.chief:
             metrics, scalars = _looked(learner, look)
-            history.images_per_second = speed.images_per_second
-            # The mean since the last look, so that a resumed run, which begins after a look, says the same.
-            scalars |= {"train/loss": sum(losses) / len(losses), "learning_rate": rate}
-            scalars["images_per_second"] = speed.images_per_second
-            losses.clear()
-            number, epoch = looks.index(update + 1) + 1, (update + 1) * size / pictures
-            seen = Look(number, len(looks), update + 1, updates, epoch, metrics, scalars)
+            history.images_per_second = since.images_per_second
+            scalars |= {**since.told(), "learning_rate": rate}
+            place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
+            seen = Look(*place, metrics, scalars)
             keep(learner, history, seen, folder, time.monotonic() - started)
             on_look(seen)
-            speed.go_on()
+            since.go_on()
     feed.close()
     if devices.chief:
         take_best(folder, learner, history)
@@ -145,25 +136,44 @@ def fit(
     return history
 
 
-class _Speed:
-    """Counts examples and the time they take, waiting for them included, but not the first update's tracing."""
+def _updates(learner: Learner, feed: "_Feed", settings: Fit, todo: range) -> Iterator[tuple[int, float, float]]:
+    """Do updates, and yield of each its number, counted from 1, its loss and its learning rate."""
+    for update in todo:
+        rate = settings.rate(update, todo.stop)
+        loss = _update(learner, feed, update, rate)
+        if not math.isfinite(loss):
+            raise _not_finite(feed, update, loss, learner.scale.used)
+        yield update + 1, loss, rate
+
+
+class _Since:
+    """The losses since the last look, and the speed: examples by the time they take, waiting for them included."""
 
     def __init__(self):
+        self._losses: list[float] = []
         self._images, self._seconds, self._since = 0, 0.0, None
 
-    def count(self, images: int) -> None:
+    def count(self, loss: float, images: int) -> None:
+        self._losses.append(loss)
+        # The first update traces, and says nothing about the speed.
         if self._since is not None:
             self._images += images
             self._seconds += time.monotonic() - self._since
         self.go_on()
 
     def go_on(self) -> None:
-        """Leave out what happened since the last count."""
+        """Leave out the time since the last count."""
         self._since = time.monotonic()
 
     @property
     def images_per_second(self) -> float:
         return self._images / self._seconds if self._seconds else 0.0
+
+    def told(self) -> dict[str, float]:
+        """Return what a look tells, and begin anew; a resumed run, which begins after a look, so says the same."""
+        loss = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        return {"train/loss": loss, "images_per_second": self.images_per_second}
 
 
 class _Feed:

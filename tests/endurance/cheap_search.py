@@ -1,6 +1,6 @@
 """A real search over trials that cost nothing, to be killed at any moment.
 
-`python cheap_search.py GIN FOLDER` is alone; with `STORAGE BEAT GRACE` behind it, it is one of many hosts.
+`python cheap_search.py TRIALS FOLDER` is alone; with `STORAGE BEAT GRACE` behind it, it is one of many hosts.
 """
 
 import contextlib
@@ -18,6 +18,13 @@ from tlx.search import hosts, study
 from tlx.search.postgresql import Server
 from tlx.work import attempts
 
+MINIMAL = Path(__file__).parents[1] / "minimal.gin"
+BINDINGS = (
+    "memory.probe = False",
+    "search.sampler = 'random'",
+    "search.workers = 2",
+    "search.space = {'fit.learning_rate': ('log', 1e-5, 1e-1)}",
+)
 SIZE = 1_000_000
 
 
@@ -93,12 +100,12 @@ class Silent:
 
 
 def main():
-    gin, folder = map(Path, sys.argv[1:3])
+    trials, folder = int(sys.argv[1]), Path(sys.argv[2])
     study.Attempts = Cheap
     server = None
     if more := sys.argv[3:]:
         server, hosts.BEAT, hosts.GRACE = Server(more[0]), float(more[1]), float(more[2])
-    experiment = config.load([gin])
+    experiment = config.load([MINIMAL], [*BINDINGS, f"search.trials = {trials}"])
     study.search(experiment, config.build(experiment.trees["search"]), folder, Silent(), server)
 
 

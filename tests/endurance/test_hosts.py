@@ -32,6 +32,7 @@ pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip
 
 LONG = bool(os.environ.get("TLX_ENDURANCE"))
 SCRIPT = Path(__file__).with_name("cheap_search.py")
+MINIMAL = Path(__file__).parents[1] / "minimal.gin"
 PASSWORD = "s3cr:t@/word"
 EXPERIMENT = """\
 run.data = @splits.own()
@@ -124,11 +125,7 @@ def shared(postgres, tmp_path):
     running = []
 
     def begin(name, trials, grace=3.0):
-        # One name for each number: a host that is just starting may be reading it.
-        gin = tmp_path / f"cheap{trials}.gin"
-        if not gin.exists():
-            gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=trials))
-        command = [sys.executable, str(SCRIPT), str(gin), str(tmp_path / name), address, "0.3", str(grace)]
+        command = [sys.executable, str(SCRIPT), str(trials), str(tmp_path / name), address, "0.3", str(grace)]
         with (tmp_path / f"{name}.log").open("a") as log:
             running.append(subprocess.Popen(command, stderr=log))
         return running[-1]
@@ -296,29 +293,27 @@ def test_hosts_that_are_killed_at_any_moment_lose_nothing(shared, saw):
     saw("hosts of one PostgreSQL study killed", f"{counts}: none lost, none finished twice, all tell of one result")
 
 
-def load(tmp_path, *bindings):
-    gin = tmp_path / "cheap.gin"
-    gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=3))
-    return config.load([gin], bindings)
+def load(*bindings):
+    return config.load([MINIMAL], ["search.space = {'fit.learning_rate': ('log', 1e-5, 1e-1)}", *bindings])
 
 
 def test_an_experiment_is_the_same_wherever_its_data_lies_and_no_other(tmp_path):
-    same = identity(load(tmp_path))
+    same = identity(load())
     for binding in ("readers.voc.path = '/elsewhere'", "search.trials = 9", "search.workers = 7"):
-        assert identity(load(tmp_path, binding)) == same
+        assert identity(load(binding)) == same
     for binding in (
         "fit.epochs = 7",
         "run.seed = 1",
         "search.sampler = 'tpe'",
         "run.backbone = @backbones.mobilenet()",
     ):
-        assert identity(load(tmp_path, binding)) != same
+        assert identity(load(binding)) != same
 
 
 def test_another_experiment_or_other_data_is_refused(tmp_path, shared):
     def join(name, *bindings):
         (tmp_path / name).mkdir(exist_ok=True)
-        experiment = load(tmp_path, *bindings)
+        experiment = load(*bindings)
         host = hosts.host(experiment, tmp_path / name, Server(shared.address), "mine")
         settings = config.build(experiment.trees["search"])
         host.join(open_study(settings, host.storage, host.study_name, 3, host.name))
@@ -332,9 +327,9 @@ def test_another_experiment_or_other_data_is_refused(tmp_path, shared):
     with pytest.raises(ConfigError, match="another experiment"):
         join("c", "fit.epochs = 7")
     with pytest.raises(ConfigError, match="takes part in"):
-        hosts.host(load(tmp_path), tmp_path / "a", Server(shared.address), "yours")
+        hosts.host(load(), tmp_path / "a", Server(shared.address), "yours")
     with pytest.raises(ConfigError, match="give --storage"):
-        hosts.host(load(tmp_path), tmp_path / "a", None, None)
+        hosts.host(load(), tmp_path / "a", None, None)
     with pytest.raises(ConfigError, match="give --storage"):
         read_study(tmp_path / "a")
     assert read_study(tmp_path / "a", Server(shared.address)).study_name == "mine"

@@ -50,13 +50,12 @@ FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
 def test_a_search_survives_being_killed_at_any_moment(tmp_path, saw):
-    gin, folder = tmp_path / "cheap.gin", tmp_path / "run"
-    gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=TRIALS))
+    folder = tmp_path / "run"
     seen: dict[int, str] = {}
     kills: Counter[str] = Counter()
     chance = random.Random(0)
     while not (folder / "result.json").exists():
-        driver = subprocess.Popen([sys.executable, str(SCRIPT), str(gin), str(folder)])
+        driver = subprocess.Popen([sys.executable, str(SCRIPT), str(TRIALS), str(folder)])
         if kills.total() < KILLS:
             harass(driver, kills, chance)
         assert driver.wait() in (0, -signal.SIGKILL)
@@ -144,9 +143,8 @@ def stock(journal: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_journal_cut_at_any_byte_of_a_record_is_gone_on_with(tmp_path, saw):
-    gin, folder = tmp_path / "cheap.gin", tmp_path / "run"
-    gin.write_text(EXPERIMENT.format(folder=tmp_path, trials=3))
-    subprocess.run([sys.executable, str(SCRIPT), str(gin), str(folder)], check=True)
+    folder = tmp_path / "run"
+    subprocess.run([sys.executable, str(SCRIPT), "3", str(folder)], check=True)
     records = (folder / storage.JOURNAL).read_bytes().splitlines(keepends=True)
     kinds = [json.loads(record)["op_code"] for record in records]
     chance, cuts = random.Random(0), 0
@@ -160,7 +158,7 @@ def test_a_journal_cut_at_any_byte_of_a_record_is_gone_on_with(tmp_path, saw):
             shutil.copytree(folder, again, ignore=shutil.ignore_patterns("result.json"))
             (again / storage.JOURNAL).write_bytes(before + record[:cut])
             seen = check(again, {})
-            subprocess.run([sys.executable, str(SCRIPT), str(gin), str(again)], check=True)
+            subprocess.run([sys.executable, str(SCRIPT), "3", str(again)], check=True)
             check(again, seen)
             check_budget(again, 3)
     reruns = f"{RERUNS * len(CUT)} of them gone on with to the exact number of trials"

@@ -1,6 +1,7 @@
 """The end of a search: it outlives its workers, looks at the test split once, and a search that is told to goes on."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,18 +15,12 @@ from tlx.search.storage import identity
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '{folder}/none'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
+MINIMAL = Path(__file__).parents[1] / "minimal.gin"
+SEARCH = """
 memory.probe = False
 search.trials = 3
 search.sampler = 'random'
-search.space = {{'fit.learning_rate': ('log', 1e-4, 1e-2)}}
+search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2)}
 """
 OF_SIZES = {key: value for size in SIZES for key, value in ((f"boxes_{size}", 0), (f"AP_{size}", None))}
 LOST, CRASH = Outcome("lost", "signal 9"), Outcome("crash", "Traceback\nValueError: no")
@@ -67,7 +62,7 @@ def run(tmp_path, monkeypatch, worker):
     """Return a function that runs the search in its folder, or goes on with it."""
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     gin = tmp_path / "finals.gin"
-    gin.write_text(EXPERIMENT.format(folder=tmp_path))
+    gin.write_text(MINIMAL.read_text() + SEARCH)
 
     def run(*bindings):
         experiment = config.load([gin], bindings)

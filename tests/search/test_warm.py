@@ -1,6 +1,7 @@
 """What a search learns from an earlier one: values, whatever Optuna calls them, each once, from wherever it is kept."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
@@ -161,7 +162,6 @@ freezes.last_layers.unfrozen = 0
 
 
 def test_a_search_reads_the_earlier_study_from_the_server_that_it_was_given(tmp_path):
-    (tmp_path / "a.gin").write_text(EXPERIMENT)
     server, folder, said = Server(), tmp_path / "earlier", []
     finish(begin(server.kept, "theirs"), SPACE, points(4, 8))
     folder.mkdir()
@@ -170,5 +170,7 @@ def test_a_search_reads_the_earlier_study_from_the_server_that_it_was_given(tmp_
     host = hosts.Alone(tmp_path / "now")
     host.server = server
     search = Search(trials=1, space=SPACE, warm_start=folder)
-    Study(config.load([tmp_path / "a.gin"]), search, host, SimpleNamespace(say=said.append))._begin()
+    Study(
+        config.load([Path(__file__).parents[1] / "minimal.gin"]), search, host, SimpleNamespace(say=said.append)
+    )._begin()
     assert said == [f"learning from 2 trials of {folder}"]

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,18 +14,12 @@ from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '/nowhere'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-search.sampler = 'random'
-search.pruner = 'none'
-search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2), 'fit.schedule': ('choice', 'cosine', 'constant')}
-"""
+MINIMAL = Path(__file__).parents[1] / "minimal.gin"
+RANDOM = (
+    "search.sampler = 'random'",
+    "search.pruner = 'none'",
+    "search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2), 'fit.schedule': ('choice', 'cosine', 'constant')}",
+)
 
 
 class Silent:
@@ -68,9 +63,7 @@ def machine(tmp_path, monkeypatch):
 
 def trials(tmp_path, name, *bindings):
     """Search in a folder of that name, and return its trials as `result.json` lists them."""
-    gin = tmp_path / "a.gin"
-    gin.write_text(EXPERIMENT)
-    experiment = config.load([gin], bindings)
+    experiment = config.load([MINIMAL], [*RANDOM, *bindings])
     return study.search(experiment, config.build(experiment.trees["search"]), tmp_path / name, Silent())["trials"]
 
 

@@ -1,5 +1,6 @@
 """A run fits in memory: by what was measured, and where that was wrong, by what it died of."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,8 +28,7 @@ fit.batch_size = 64
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
-    (tmp_path / "a.gin").write_text(EXPERIMENT)
-    return config.load([tmp_path / "a.gin"])
+    return config.load([Path(__file__).parents[1] / "minimal.gin"], ["fit.batch_size = 64"])
 
 
 @pytest.fixture

@@ -42,7 +42,10 @@ class Alone:
                 f"{folder} takes part in a search that {where} keeps; give --storage, or another --run_dir"
             )
         mend(folder / JOURNAL)
-        self.folder, self.storage = folder, journal(folder)
+        self._keep(folder, journal(folder))
+
+    def _keep(self, folder: Path, storage: Any) -> None:
+        self.folder, self.storage = folder, storage
         # Workers' threads take turns at Optuna; a trial itself needs no turn.
         self.turn = threading.RLock()
         self.study: Any = None
@@ -107,13 +110,10 @@ class Shared(Alone):
     def __init__(self, folder: Path, server: Server, study_name: str):
         if (folder / JOURNAL).exists():
             raise ConfigError(f"{folder} holds a search of its own; leave --storage away, or give another --run_dir")
-        self.folder, self.server, self.study_name = folder, server, study_name
-        self.name = self._identify()
+        self.server, self.study_name = server, study_name
+        self.name = self._identify(folder)
         self.lost = f"its host was not heard of for {GRACE:.0f} s, or left"
-        self.turn = threading.RLock()
-        self.storage = server.storage()
-        self.study = None
-        self._held = {}
+        self._keep(folder, server.storage())
         digest = hashlib.sha256(study_name.encode()).digest()
         self._key = int.from_bytes(digest[:8], signed=True)
         self._beating, self._over = threading.Lock(), threading.Event()
@@ -121,14 +121,14 @@ class Shared(Alone):
         self._since = self._last = time.monotonic()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def _identify(self) -> str:
+    def _identify(self, folder: Path) -> str:
         """Return this host's name, which belongs to its run folder."""
-        file = self.folder / SHARED
+        file = folder / SHARED
         known = json.loads(file.read_text()) if file.exists() else {}
         ours = {"storage": str(self.server), "study": self.study_name}
         if known and {key: known[key] for key in ours} != ours:
             where = f"the study {known['study']} in {known['storage']}"
-            raise ConfigError(f"{self.folder} takes part in {where}; give another --run_dir")
+            raise ConfigError(f"{folder} takes part in {where}; give another --run_dir")
         name = known.get("host") or f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
         checkpoint.write(file, json.dumps({**ours, "host": name}).encode())
         return name

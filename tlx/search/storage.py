@@ -136,6 +136,16 @@ def asked(trial: Any) -> dict[str, Any]:
     return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
+def root(trial: Any) -> int:
+    """Return the number of the trial that this one repeats, if it does, or its own."""
+    return trial.user_attrs.get("retry_of", trial.number)
+
+
+def place(trial: Any) -> str:
+    """Return a trial's folder within the search's; a second attempt takes up the checkpoints of the first."""
+    return f"trials/{root(trial):04d}"
+
+
 def rows(study: Any) -> list[dict[str, Any]]:
     """Return every trial of an Optuna study as `result.json` lists it, but none that an earlier study finished."""
     return [
@@ -145,7 +155,7 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "bindings": t.user_attrs.get("bindings", []),
             "validation": t.user_attrs.get("metrics"),
             "seconds": t.user_attrs.get("seconds"),
-            "folder": t.user_attrs.get("folder"),
+            "folder": place(t),
             "host": t.user_attrs.get("host"),
             "retry_of": t.user_attrs.get("retry_of"),
             "cause": t.user_attrs.get("cause"),

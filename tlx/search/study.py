@@ -16,7 +16,7 @@ from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
 from tlx.search.space import Search, as_asked, binding, grid, propose
-from tlx.search.storage import WARM, asked, identity, learn_from, open_study, quiet_optuna, rows
+from tlx.search.storage import WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
@@ -134,7 +134,9 @@ class Study:
         while not self._stopping:
             with self.host.alone():
                 self._retry_orphans()
-                running, finished = len(self._trials(self.states.RUNNING)), len(self._finished())
+                states = [trial.state for trial in self._trials() if WARM not in trial.user_attrs]
+                running = states.count(self.states.RUNNING)
+                finished = states.count(self.states.COMPLETE) + states.count(self.states.PRUNED)
                 if finished >= self.wanted or self.host.noted("ended", budget):
                     return None
                 late = bool(finished) and self._late()
@@ -159,19 +161,15 @@ class Study:
         with self.host.turn:
             self._show()
             bindings = [binding(name, value) for name, value in propose(trial, self.search.space).items()]
-            # A second attempt takes up the checkpoints of the first.
-            first = trial.user_attrs.get("retry_of", trial.number)
-            folder = self.folder / "trials" / f"{first:04d}"
             trial.set_user_attr("bindings", bindings)
-            trial.set_user_attr("folder", str(folder.relative_to(self.folder)))
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         begun = time.monotonic()
-        outcome = attempts.train(bindings, folder, ["run.judge = 'validation'"], self._hears(trial))
+        outcome = attempts.train(bindings, self.folder / place(trial), ["run.judge = 'validation'"], self._hears(trial))
         if self._stopping and outcome.kind == "lost":
             return
         with self.host.alone():
             trial.set_user_attr("seconds", time.monotonic() - begun)
-            self._file(trial, first, outcome)
+            self._file(trial, outcome)
 
     def _hears(self, trial: Any) -> Callable[[str, Any], str | None]:
         """Return what takes a trial's news, and answers each look with whether it may go on."""
@@ -196,7 +194,7 @@ class Study:
             return "prune" if number < looks and trial.should_prune() else "go on"
         return "prune"
 
-    def _file(self, trial: Any, first: int, outcome: Outcome) -> None:
+    def _file(self, trial: Any, outcome: Outcome) -> None:
         kind, content = outcome.kind, outcome.content
         if kind == "done":
             self._compare_data(trial)
@@ -215,20 +213,21 @@ class Study:
             trial.set_user_attr("cause", content)
             trial.set_user_attr("fault", kind == "crash")
             self.display.say(f"trial {trial.number} was lost: {content.strip().splitlines()[-1]}")
-            self._retry(self.study.trials[trial.number], first)
+            self._retry(self.study.trials[trial.number])
 
     def _compare_data(self, trial: Any) -> None:
         """Refuse what was trained on other data than the other hosts have."""
         if self.host.name:
-            known = json.loads((self.folder / trial.user_attrs["folder"] / "data.json").read_text())
+            known = json.loads((self.folder / place(trial) / "data.json").read_text())
             conflict = f"this host's data is not the data that the study {self.host.study_name} is about; mend the path"
             self.host.agree("data", known["fingerprint"], f"{conflict}, or give another --study_name")
 
-    def _retry(self, trial: Any, first: int) -> None:
+    def _retry(self, trial: Any) -> None:
         """Close a trial that came to nothing, and queue it again: once, and unless it has crashed too often."""
+        first = root(trial)
         trials = self._trials()
         failed = [t for t in trials if "fault" in t.user_attrs]
-        crashed = [t for t in failed if t.user_attrs["fault"] and first in (t.number, t.user_attrs.get("retry_of"))]
+        crashed = [t for t in failed if t.user_attrs["fault"] and root(t) == first]
         waiting = any(t.user_attrs.get("retry_of") == first and t.number > trial.number for t in trials)
         if len(crashed) >= _ATTEMPTS:
             self.display.say(f"trial {first} is given up: it crashed {len(crashed)} times")
@@ -243,13 +242,10 @@ class Study:
         for trial in self.host.orphans(self._trials(self.states.RUNNING)):
             if "cause" not in trial.user_attrs:
                 self.study._storage.set_trial_user_attr(trial._trial_id, "cause", self.host.lost)
-            self._retry(trial, trial.user_attrs.get("retry_of", trial.number))
+            self._retry(trial)
 
     def _trials(self, *states: Any) -> list[Any]:
         return self.study.get_trials(deepcopy=False, states=states or None)
-
-    def _finished(self) -> list[Any]:
-        return [t for t in self._trials(self.states.COMPLETE, self.states.PRUNED) if WARM not in t.user_attrs]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every trial as `result.json` lists it."""
