@@ -79,8 +79,8 @@ def _speed(learner: Learner, way: Source, batch: int, updates: int, turn: int) -
     """Return images per second of some updates, reading their examples included."""
     units = list(itertools.islice(order(len(way.views.dataset), way.views.count, turn), batch * updates))
     started = time.perf_counter()
-    for _, *arrays in way.batches(units, batch):
-        learner.update([arrays], 1e-3)
+    for drawn, inputs, targets in way.batches(units, batch):
+        learner.update([(inputs, targets, drawn)], 1e-3)
     return batch * updates / (time.perf_counter() - started)
 
 

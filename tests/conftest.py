@@ -8,11 +8,12 @@ from PIL import Image
 
 from tlx import freeze
 from tlx.data.dataset import Dataset, Example
+from tlx.data.targets import Boxes
 from tlx.features import Features, source
 from tlx.fit import Fit
-from tlx.lazy import keras
+from tlx.lazy import keras, tf
 from tlx.learner import Learner
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, tap_table
 from tlx.models.detector import build
 from tlx.models.graph import cut, weight_layers
 from tlx.models.heads.fcos import Fcos
@@ -41,8 +42,8 @@ def draw(tmp_path_factory):
             pixels[y0:y1, x0:x1] = COLOURS[list(COLOURS)[i % 2]]
             path = folder / f"{i}.png"
             Image.fromarray(pixels).save(path)
-            truth = np.array([box], np.float32), np.array([i % 2], np.int32), np.array([False])
-            examples.append(Example(path, size, size, *truth, split=splits[i % len(splits)]))
+            truth = Boxes(np.array([box], np.float32), np.array([i % 2], np.int32), np.array([False]))
+            examples.append(Example(path, size, size, truth, split=splits[i % len(splits)]))
         return Dataset("drawn", tuple(COLOURS), tuple(examples))
 
     return draw
@@ -73,8 +74,8 @@ def tiny():
         return keras.Model(image, x, name="tiny"), None
 
     def tiny(dropout=0.0):
-        taps = {8: "block2_add", 16: "block3_concat", 32: "block4_add"}
-        return Backbone("tiny", lambda size, pretrained=True: build_network(size, dropout), taps, r"^(stem|block\d)_")
+        taps = tap_table({8: "block2_add", 16: "block3_concat", 32: "block4_add"})
+        return Backbone("tiny", lambda size, pretrained=True: build_network(size, dropout), *taps, r"^(stem|block\d)_")
 
     return tiny
 
@@ -109,3 +110,9 @@ def assemble(tmp_path_factory, tiny):
 def arrays():
     """Return a function that copies the values of variables."""
     return lambda variables: [np.array(v.numpy()) for v in variables]
+
+
+@pytest.fixture(scope="session")
+def part():
+    """Return a function that makes what a learner takes, (inputs, targets, seeds), of a batch that a source gives."""
+    return lambda batch: (*batch[1:], tf.constant(batch[0]))

@@ -34,7 +34,7 @@ def as_kitti(dataset, folder):
         (folder / f"training/image_2/{number:06d}.jpg").write_bytes(example.image.read_bytes())
         lines = [
             f"{dataset.classes[label]} 0.00 0 -1.57 {' '.join(map(str, box))} 1 1 1 1 1 1 0"
-            for box, label in zip(example.boxes.tolist(), example.labels, strict=True)
+            for box, label in zip(example.objects.boxes.tolist(), example.objects.labels, strict=True)
         ]
         (folder / f"training/label_2/{number:06d}.txt").write_text("\n".join(lines))
     return folder
@@ -51,7 +51,9 @@ def as_coco(dataset, folder):
             (folder / "images" / part / example.image.name).write_bytes(example.image.read_bytes())
             size = {"width": example.width, "height": example.height}
             images.append({"id": len(images), "file_name": example.image.name, **size})
-            for (x0, y0, x1, y1), label in zip(example.boxes.tolist(), example.labels.tolist(), strict=True):
+            for (x0, y0, x1, y1), label in zip(
+                example.objects.boxes.tolist(), example.objects.labels.tolist(), strict=True
+            ):
                 box = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
                 place = {"id": len(annotations) + 1, "image_id": images[-1]["id"], "category_id": 10 * label + 1}
                 annotations.append({**place, **box})
@@ -67,7 +69,7 @@ def as_labelbox(dataset, folder):
         (folder / "images" / example.image.name).write_bytes(example.image.read_bytes())
         objects = [
             {"value": dataset.classes[label], "bbox": {"left": x0, "top": y0, "width": x1 - x0, "height": y1 - y0}}
-            for (x0, y0, x1, y1), label in zip(example.boxes.tolist(), example.labels, strict=True)
+            for (x0, y0, x1, y1), label in zip(example.objects.boxes.tolist(), example.objects.labels, strict=True)
         ]
         url = f"https://example.com/bucket/{example.image.name}?token=x"
         rows.append({"ID": example.image.stem, "Labeled Data": url, "Label": {"objects": objects}})

@@ -54,9 +54,9 @@ def test_cached_and_uncached_losses_are_the_same(draw, assemble, tmp_path, unfro
         settings = Features(cache=cache, views=2, folder=tmp_path / "features")
         made = assemble(dataset, policy, features=settings, augment=augment)
         assert made.source.cached is cache
-        _, *features, boxes, labels, ignore = next(iter(made.source.batches(made.source.views.units, 6)))
-        found = made.learner.losses(made.source.encode(features), (boxes, labels, ignore), training=False)
-        losses.append(np.array([part.numpy() for part in found]))
+        _, inputs, targets = next(iter(made.source.batches(made.source.views.units, 6)))
+        found = made.learner.losses(made.source.encode(inputs), targets, training=False)
+        losses.append(np.array([found["scores"][0], *found["boxes"]]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-5)
     assert (losses[0][0] > 0).all()
 
@@ -67,7 +67,7 @@ def test_half_precision_halves_the_space_and_moves_the_features_little(draw, par
     half = source(views, made, Features(folder=tmp_path / "half", dtype="float16"))
     sizes = [sum(np.load(f).nbytes for f in (tmp_path / name).rglob("*.npy")) for name in ("whole", "half")]
     assert sizes[1] == sizes[0] / 2
-    for a, b in zip(whole.load(1, 0), half.load(1, 0), strict=True):
+    for a, b in zip(whole.load(1, 0)[0], half.load(1, 0)[0], strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
 
@@ -80,7 +80,7 @@ def test_a_second_request_computes_nothing(draw, parts, tmp_path):
     # Another process would build the network again, whose layers Keras then names otherwise.
     other = source(views, parts(), settings, second)
     assert second.calls == []
-    for a, b in zip(one.load(2, 1), other.load(2, 1), strict=True):
+    for a, b in zip(one.load(2, 1)[0], other.load(2, 1)[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -88,12 +88,13 @@ def test_every_row_belongs_to_its_unit(draw, parts, tmp_path):
     views, made = Views(draw(3), SIZE, Standard(), 2), parts()
     cached = source(views, made, Features(views=2, folder=tmp_path / "features"))
     for index, number in views.units:
-        picture, *targets = views.element(index, number)
-        *features, boxes, labels, ignore = cached.load(index, number)
+        (picture,), targets = views.element(index, number)
+        features, loaded = cached.load(index, number)
         for a, b in zip(made.start(picture[None].astype(np.float32)), features, strict=True):
             np.testing.assert_allclose(a[0], b, atol=1e-5)
-        for a, b in zip(targets, (boxes, labels, ignore), strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert targets.keys() == loaded.keys()
+        for name, value in targets.items():
+            np.testing.assert_array_equal(value, loaded[name])
 
 
 def test_the_key_changes_with_all_that_features_depend_on(draw, parts, tmp_path):

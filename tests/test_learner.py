@@ -6,20 +6,21 @@ import pytest
 from tlx import freeze
 from tlx.fit import Fit
 from tlx.lazy import tf
+from tlx.tasks.detection import PADDING
 
 # The last convolution of the tiny backbone has no BatchNorm, whose statistics would be a micro-batch's.
 POLICY = freeze.last_layers(1)
 
 
 @pytest.fixture(scope="module")
-def learning(draw, assemble):
+def learning(draw, assemble, part):
     """Return a function that gives a fresh learner and one batch of six."""
     dataset = draw(3)
 
     def learning(policy=POLICY, **settings):
         made = assemble(dataset, policy, Fit(batch_size=6, **settings))
         batch = next(iter(made.source.batches(made.source.views.units, 6)))
-        return made.learner, batch[1:]
+        return made.learner, part(batch)
 
     return learning
 
@@ -31,12 +32,13 @@ def whole(learning, arrays):
 
 
 def parts(batch, micro):
-    return [[a[start : start + micro] for a in batch] for start in range(0, len(batch[0]), micro)]
+    size = len(batch[2])
+    return [tf.nest.map_structure(lambda a: a[i : i + micro], batch) for i in range(0, size, micro)]
 
 
 def updated(learning, arrays, micro):
     learner, batch = learning()
-    return learner.update(parts(batch, micro), 1e-3), arrays(learner.variables)
+    return learner.update(parts(batch, micro), 1e-3)["loss"], arrays(learner.variables)
 
 
 def assert_same(one, other):
@@ -56,11 +58,11 @@ def exhausted(learner, fits):
     """Make a learner fail as TensorFlow does where a micro-batch is larger than `fits`, from the second one on."""
     add, asked = learner._add, []
 
-    def short_of_memory(arrays):
-        asked.append(len(arrays[0]))
-        if len(arrays[0]) > fits and len(asked) > 1:
+    def short_of_memory(part):
+        asked.append(len(part[2]))
+        if asked[-1] > fits and len(asked) > 1:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nmore")
-        add(arrays)
+        add(part)
 
     learner._add = short_of_memory
     return asked
@@ -75,7 +77,7 @@ def test_an_update_that_does_not_fit_changes_nothing(learning, arrays, whole):
         learner.update(parts(batch, 4), 1e-3)
     for variable, value in zip(learner.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-    assert_same(whole, (learner.update(parts(batch, 1), 1e-3), arrays(learner.variables)))
+    assert_same(whole, (learner.update(parts(batch, 1), 1e-3)["loss"], arrays(learner.variables)))
 
 
 def test_only_kernels_decay(learning, arrays):
@@ -91,7 +93,7 @@ def test_only_kernels_decay(learning, arrays):
 
 def test_the_backbone_learns_at_its_own_rate(learning, arrays):
     learner, batch = learning(policy=freeze.last_layers(3), backbone_rate=0.1, weight_decay=0.0)
-    head = {id(v) for v in learner.detector.top.trainable_variables}
+    head = {id(v) for v in learner.detector.head_variables}
     before = arrays(learner.variables)
     learner.update([batch], 1e-2)
     # Adam's first step is as long as its rate wherever the gradient is not tiny.
@@ -105,7 +107,7 @@ def test_the_backbone_learns_at_its_own_rate(learning, arrays):
 def test_with_nothing_unfrozen_only_the_head_is_in_the_groups(learning):
     learner, _ = learning(policy=freeze.backbone())
     assert len(learner.optimizers) == 1
-    assert len(learner.variables) == len(learner.detector.top.trainable_variables)
+    assert len(learner.variables) == len(learner.detector.head_variables)
 
 
 def test_gradients_are_clipped_by_their_global_norm(learning):
@@ -118,10 +120,10 @@ def test_gradients_are_clipped_by_their_global_norm(learning):
 
 def test_a_batch_without_objects_is_learnt_from(learning, arrays):
     learner, batch = learning()
-    *features, boxes, labels, ignore = batch
-    empty = [*features, tf.zeros_like(boxes), tf.fill(labels.shape, -2), tf.zeros_like(ignore)]
+    inputs, targets, seeds = batch
+    none = {**targets, "boxes": tf.zeros_like(targets["boxes"]), "labels": tf.fill(targets["labels"].shape, PADDING)}
     before = arrays(learner.variables)
-    loss = learner.update([empty], 1e-3)
+    loss = learner.update([(inputs, none, seeds)], 1e-3)["loss"]
     assert 0 < loss < np.inf
     assert all(np.isfinite(v.numpy()).all() for v in learner.variables)
     assert any((v.numpy() != value).any() for v, value in zip(learner.variables, before, strict=True))
@@ -146,12 +148,12 @@ def test_averages_follow_the_weights_and_stand_in_for_them(learning, arrays):
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_state_holds_all_that_training_changes(draw, assemble, arrays):
+def test_state_holds_all_that_training_changes(draw, assemble, arrays, part):
     made = assemble(draw(3), freeze.last_layers(3), Fit(batch_size=6, ema=0.9), dropout=0.2)
     everything = [*made.detector.model.variables, *(v for o in made.learner.optimizers for v in o.variables)]
     before = arrays(everything)
     batch = next(iter(made.source.batches(made.source.views.units, 6)))
-    made.learner.update([batch[1:]], 1e-3)
+    made.learner.update([part(batch)], 1e-3)
     kept = {id(v) for v in made.learner.state}
     changed = [v for v, value in zip(everything, before, strict=True) if (v.numpy() != value).any()]
     assert any("seed" in v.path for v in changed)

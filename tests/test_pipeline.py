@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlx.augment import Standard, View
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.images import read_image
+from tlx.data.targets import ANY_CLASS
 from tlx.errors import DataError
 from tlx.pipeline import PADDING, Views, batches, chunks, order
 
@@ -106,7 +107,7 @@ def test_without_augmentation_every_view_is_the_letterbox(draw):
     views = Views(dataset, (64, 64), None, 2)
     picture, boxes, labels, ignore = views.element(1, 1)
     np.testing.assert_array_equal(picture, read_image(dataset.examples[1].image))
-    np.testing.assert_array_equal(boxes, dataset.examples[1].boxes)
+    np.testing.assert_array_equal(boxes, dataset.examples[1].objects.boxes)
     assert labels.tolist() == [1]
     assert ignore.tolist() == [False]
 

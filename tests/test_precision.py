@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlx import freeze
-from tlx.errors import ModelError
+from tlx.errors import ConfigError, ModelError
 from tlx.features import Features, _key
 from tlx.fit import Fit, fit
 from tlx.lazy import keras, tf
@@ -16,13 +16,13 @@ UNFROZEN = freeze.last_layers(1)
 
 
 @pytest.fixture(scope="module")
-def learning(draw, assemble):
+def learning(draw, assemble, part):
     """Return a function that gives a learner of one precision, its parts, and one batch of four."""
     dataset = draw(4)
 
     def learning(precision, policy=UNFROZEN, features=None, **settings):
         made = assemble(dataset, policy, Fit(batch_size=4, **settings), features, precision=precision)
-        made.batch = next(iter(made.source.batches(made.source.views.units, 4)))[1:]
+        made.batch = part(next(iter(made.source.batches(made.source.views.units, 4))))
         return made
 
     return learning
@@ -33,7 +33,7 @@ def trained(made, updates=6):
     losses = []
     while len(losses) < updates:
         try:
-            losses.append(made.learner.update([made.batch], 3e-3))
+            losses.append(made.learner.update([made.batch], 3e-3)["loss"])
         except OverflowError:
             assert made.learner.scale.used
     return losses
@@ -67,13 +67,13 @@ def test_weights_and_outputs_stay_float32(learning, precision):
     assert {str(v.dtype) for v in made.detector.model.weights if "seed" not in v.path} == {"float32"}
     half = precision.removeprefix("mixed_")
     assert {t.dtype for t in made.cut.prefix.outputs} == {half}
-    boxes, scores, _, sums = Predictor(made.detector, made.cut, made.source, 4).run(list(made.batch))
-    assert (boxes.dtype, scores.dtype, sums.dtype) == (tf.float32,) * 3
+    found, sums = Predictor(made.detector, made.cut, made.source, 4).run(*made.batch[:2])
+    assert (found["boxes"].dtype, found["scores"].dtype, sums["boxes"].dtype) == (tf.float32,) * 3
     assert keras.config.dtype_policy().name == "float32"
 
 
 def test_the_policy_is_put_back_where_building_fails(tiny):
-    with pytest.raises(ModelError):
+    with pytest.raises(ConfigError):
         build(tiny(), Fcos(strides=(4,)), ("a",), (64, 64), precision="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
 
@@ -135,7 +135,7 @@ def test_a_run_begins_an_update_that_overflows_again(learning, tmp_path):
         made.source,
         made.learner.settings,
         seed=0,
-        look=lambda: ({"AP": 0.0}, {}),
+        look=lambda: (0.0, {}, {}),
         folder=tmp_path,
         on_update=lambda *update: told.append(update),
     )

@@ -12,13 +12,16 @@ ROOT = Path(__file__).parents[1] / "tlx"
 # From the top of the house to its door. A folder that is not divided here is one room.
 _PLAN = """
 errors lock lazy registry typecheck ginfile tree config
-data.dataset data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
+data.targets data.dataset
+data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
-augment pipeline
-models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
+augment report.pictures tasks pipeline
+models.weights models.backbone models.head models.boxes models.assign models.postprocess
+models.backbones models.heads models.detector models.graph
 freeze features gpu memory checkpoint devices scale learner history fit evaluate predict
-report
+report.text report.histogram report.inspection report.overview report.page
+report.tensorboard report.runlog report.terminal
 run probe work
 inference search
 commands cli __main__

@@ -44,7 +44,7 @@ class Listener:
         self.done[what] = (done, total)
 
     def look(self, number, looks, metrics):
-        self.looks.append((number, looks, metrics["AP"]))
+        self.looks.append((number, looks, metrics["values"]["AP"]))
         if number == self.stop:
             raise KeyboardInterrupt
 
@@ -117,10 +117,11 @@ def test_the_run_folder_is_complete(trained):
 def test_the_result_says_how_it_went(trained):
     _, result, _ = trained
     assert result["split"] == "test"
-    assert {"AP", "AP50", "AP75", "per_class"} <= result["metrics"].keys()
+    assert {"primary", "values", "counts", "per_class"} == result["metrics"].keys()
+    assert {"AP", "AP50", "AP75"} <= result["metrics"]["values"].keys()
     assert set(result["metrics"]["per_class"]) == {"blue", "red"}
-    assert (result["metrics"]["images"], result["metrics"]["boxes"]) == (2, 2)
-    assert result["validation"]["images"] == 2
+    assert (result["metrics"]["counts"]["images"], result["metrics"]["counts"]["boxes"]) == (2, 2)
+    assert result["validation"]["counts"]["images"] == 2
     assert result["seconds"] > 0
     assert result["images_per_second"] > 0
     assert 1e8 < result["peak_memory_bytes"] < 1e11
@@ -133,7 +134,7 @@ def test_the_listener_and_the_log_follow_the_run(trained):
     assert listener.done["training"] == (12, 12)
     assert listener.done["caching features"][0] == listener.done["caching features"][1]
     assert [(number, looks) for number, looks, _ in listener.looks] == [(1, 3), (2, 3), (3, 3)]
-    assert result["validation"]["AP"] == max(score for _, _, score in listener.looks)
+    assert result["validation"]["values"]["AP"] == max(score for _, _, score in listener.looks)
     said = (folder / "run.log").read_text()
     assert all(line in said for line in listener.said)
     assert "| block4 |" in said
@@ -241,7 +242,7 @@ def test_a_reopened_detector_is_judged_alike(trained, experiment):
     validated = evaluate(experiment(judge="validation"), folder)
     assert validated["split"] == "validation"
     for name in ("AP", "AP50", "AR"):
-        assert validated["metrics"][name] == pytest.approx(result["validation"][name], abs=1e-6)
+        assert validated["metrics"]["values"][name] == pytest.approx(result["validation"]["values"][name], abs=1e-6)
 
 
 def test_a_reopened_detector_does_not_train(trained, experiment):
@@ -254,9 +255,8 @@ def test_a_reopened_detector_does_not_train(trained, experiment):
 
 def relabelled(dataset, classes, order):
     table = np.array(order, np.int32)
-    return replace(
-        dataset, classes=classes, examples=tuple(replace(e, labels=table[e.labels]) for e in dataset.examples)
-    )
+    examples = tuple(replace(e, targets=e.targets.relabelled(table)) for e in dataset.examples)
+    return replace(dataset, classes=classes, examples=examples)
 
 
 def test_classes_of_other_data_are_matched_by_name(trained, experiment):

@@ -111,7 +111,7 @@ def assert_same_result(one, other):
     assert one["updates"] == other["updates"] >= 6
     for which in ("metrics", "validation"):
         for key in ("AP", "AP50", "AR"):
-            assert one[which][key] == pytest.approx(other[which][key], abs=1e-5)
+            assert one[which]["values"][key] == pytest.approx(other[which]["values"][key], abs=1e-5)
 
 
 def losses(run):

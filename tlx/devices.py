@@ -42,9 +42,12 @@ class Devices:
         """Return which of an update's `size` examples are this worker's."""
         return range(size)
 
-    def split(self, arrays: Sequence[Any]) -> Any:
-        """Return one argument for `everywhere`: of each array [b, ...], a piece for every replica of this worker."""
-        return list(arrays)
+    def split(self, batch: Any) -> Any:
+        """Return one argument for `everywhere`: of each array [b, ...], a piece for every replica of this worker.
+
+        The arrays may lie in tuples and dicts.
+        """
+        return batch
 
     def everywhere(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what runs a function on every replica and returns what the first one here returned."""
@@ -93,10 +96,11 @@ class _Several(Devices):
             )
         return range(size * self.index // self.workers, size * (self.index + 1) // self.workers)
 
-    def split(self, arrays: Sequence[Any]) -> Any:
+    def split(self, batch: Any) -> Any:
         # A short part leaves some replicas a shorter piece, or an empty one.
-        cuts = [len(arrays[0]) * i // self.replicas_here for i in range(self.replicas_here + 1)]
-        return self._spread(lambda here: [array[cuts[here] : cuts[here + 1]] for array in arrays])
+        size = len(tf.nest.flatten(batch)[0])
+        cuts = [size * i // self.replicas_here for i in range(self.replicas_here + 1)]
+        return self._spread(lambda here: tf.nest.map_structure(lambda a: a[cuts[here] : cuts[here + 1]], batch))
 
     def _spread(self, of: Callable[[int], Any]) -> Any:
         first = self.index * self.replicas_here

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from tlx.errors import ModelError, refuse_values
 from tlx.lazy import keras, tf
 from tlx.lock import locked
 from tlx.models.graph import Cut, steps
-from tlx.pipeline import Unit, Views, batches, chunks
+from tlx.pipeline import Element, Unit, Views, batches, chunks
 from tlx.registry import rooms
 
 _BATCH = 16
@@ -55,14 +55,14 @@ class Features:
 class Source:
     """Where training and evaluation get their examples from.
 
-    `load(index, view)` returns the arrays of one unit: the boundary's tensors, or the picture where nothing
-    is cached, then boxes, labels and ignore flags. `encode` turns a batch of the former into boundary
-    tensors. `note` says in words what was decided and why.
+    `load(index, view)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
+    the task's targets. `encode` turns a batch of the former into boundary tensors. `note` says in words what was
+    decided and why.
     """
 
     views: Views
-    load: Callable[[int, int], tuple]
-    encode: Callable[[list[Any]], list[Any]]
+    load: Callable[[int, int], Element]
+    encode: Callable[[Sequence[Any]], list[Any]]
     cached: bool
     note: str
 
@@ -94,9 +94,9 @@ def why_not(views: Views, cut: Cut, settings: Features) -> str:
     return ""
 
 
-def encoder(cut: Cut, cached: bool) -> Callable[[list[Any]], list[Any]]:
+def encoder(cut: Cut, cached: bool) -> Callable[[Sequence[Any]], list[Any]]:
     """Return what turns a batch of cached features, or of pictures, into boundary tensors."""
-    return list if cached else lambda arrays: cut.start(tf.cast(arrays[0], tf.float32))
+    return list if cached else lambda inputs: cut.start(tf.cast(inputs[0], tf.float32))
 
 
 def source(
@@ -123,9 +123,9 @@ def source(
     )
     arrays = [np.load(store / f"{i}.npy", mmap_mode="r") for i in range(len(cut.shapes))]
 
-    def load(index: int, view: int) -> tuple:
+    def load(index: int, view: int) -> Element:
         row = index * views.count + view
-        return (*(np.asarray(a[row], np.float32) for a in arrays), *views.targets(index, view))
+        return tuple(np.asarray(a[row], np.float32) for a in arrays), views.targets(index, view)
 
     note = f"features after {cut.after} are cached: {needed / 1e6:.0f} MB"
     return Source(views, load, encoder(cut, True), True, note)
@@ -145,7 +145,7 @@ def _fill(
         for i, shape in enumerate(cut.shapes)
     ]
     done = 0
-    for _, pictures, *_ in batches(views.element, chunks(units, batch, batch)):
+    for _, (pictures,), _ in batches(views.element, chunks(units, batch, batch)):
         for array, features in zip(arrays, run(pictures), strict=True):
             array[done : done + len(pictures)] = features.numpy()
             if not np.isfinite(array[done : done + len(pictures)]).all():
@@ -171,7 +171,7 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
     for variable in cut.prefix.weights:
         digest.update(variable.numpy().tobytes())
     for example in views.dataset.examples:
-        digest.update(file_hash(example.image).encode() + example.boxes.tobytes() + example.labels.tobytes())
+        digest.update(file_hash(example.image).encode() + example.targets.tobytes())
     # Nobody waits for features to reach the disk, so they are trusted only until the machine starts anew.
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     what = (

@@ -2,11 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
@@ -86,7 +88,7 @@ def fit(
     train: Source,
     settings: Fit,
     seed: int,
-    look: Callable[[], tuple[dict[str, Any], dict[str, float]]],
+    look: Callable[[], tuple[float, dict[str, Any], dict[str, float]]],
     folder: Path,
     micro: int | None = None,
     on_update: Callable[[int, int, float], None] = lambda *_: None,
@@ -94,7 +96,8 @@ def fit(
 ) -> History:
     """Train until the end, keep the weights of the best look in the learner, and return how it went.
 
-    `look` evaluates the learner's present weights. `on_update` is told (update, updates, loss) and `on_look`
+    `look` evaluates the learner's present weights: it returns the score that the best look has most of, the
+    metrics, and scalars. `on_update` is told (update, updates, loss) and `on_look`
     each look; either may raise to end the run. `micro` is how many examples fit in memory at once, if that
     is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in
     `folder`; where one is there already the run goes on from it, with the numbers that it would have had
@@ -115,16 +118,16 @@ def fit(
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, since = time.monotonic() - history.earlier_seconds, _Since()
-    for update, loss, rate in _updates(learner, feed, settings, range(done, updates)):
+    for update, known, rate in _updates(learner, feed, settings, range(done, updates)):
         history.micro_batch = feed.micro
-        since.count(loss, size)
-        on_update(update, updates, loss)
+        since.count(known, size)
+        on_update(update, updates, known["loss"])
         if update in looks and devices.chief:
-            metrics, scalars = _looked(learner, look)
+            score, metrics, scalars = _looked(learner, look)
             history.images_per_second = since.images_per_second
             scalars |= {**since.told(), "learning_rate": rate}
             place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
-            seen = Look(*place, metrics, scalars)
+            seen = Look(*place, score, metrics, scalars)
             keep(learner, history, seen, folder, time.monotonic() - started)
             on_look(seen)
             since.go_on()
@@ -136,25 +139,27 @@ def fit(
     return history
 
 
-def _updates(learner: Learner, feed: "_Feed", settings: Fit, todo: range) -> Iterator[tuple[int, float, float]]:
-    """Do updates, and yield of each its number, counted from 1, its loss and its learning rate."""
+def _updates(
+    learner: Learner, feed: "_Feed", settings: Fit, todo: range
+) -> Iterator[tuple[int, dict[str, float], float]]:
+    """Do updates, and yield of each its number, counted from 1, what is known of it, and its learning rate."""
     for update in todo:
         rate = settings.rate(update, todo.stop)
-        loss = _update(learner, feed, update, rate)
-        if not math.isfinite(loss):
-            raise _not_finite(feed, update, loss, learner.scale.used)
-        yield update + 1, loss, rate
+        known = _update(learner, feed, update, rate)
+        if not math.isfinite(known["loss"]):
+            raise _not_finite(feed, update, known["loss"], learner.scale.used)
+        yield update + 1, known, rate
 
 
 class _Since:
-    """The losses since the last look, and the speed: examples by the time they take, waiting for them included."""
+    """What updates told since the last look, and the speed: examples by the time they take, waiting included."""
 
     def __init__(self):
-        self._losses: list[float] = []
+        self._known: list[dict[str, float]] = []
         self._images, self._seconds, self._since = 0, 0.0, None
 
-    def count(self, loss: float, images: int) -> None:
-        self._losses.append(loss)
+    def count(self, known: dict[str, float], images: int) -> None:
+        self._known.append(known)
         # The first update traces, and says nothing about the speed.
         if self._since is not None:
             self._images += images
@@ -171,9 +176,10 @@ class _Since:
 
     def told(self) -> dict[str, float]:
         """Return what a look tells, and begin anew; a resumed run, which begins after a look, so says the same."""
-        loss = sum(self._losses) / len(self._losses)
-        self._losses.clear()
-        return {"train/loss": loss, "images_per_second": self.images_per_second}
+        names = self._known[0]
+        means = {f"train/{name}": sum(one[name] for one in self._known) / len(self._known) for name in names}
+        self._known.clear()
+        return {**means, "images_per_second": self.images_per_second}
 
 
 class _Feed:
@@ -191,23 +197,30 @@ class _Feed:
         views = self.train.views.count or max(1, math.ceil(self._settings.epochs))
         return order(len(self.train.views.dataset), views, self._seed, update * self.size)
 
-    def of(self, update: int) -> Iterator[Sequence[Any]]:
-        """Yield the parts of this worker's share of one update."""
+    def of(self, update: int) -> Iterator[tuple]:
+        """Yield the parts of this worker's share of one update: inputs, targets, and each example's seeds."""
         if update != self._next:
             self.close()
             mine = (unit for i, unit in enumerate(self.units(update)) if i % self.size in self.share)
             self._parts = self.train.batches(mine, len(self.share), self.micro)
         self._next = -1
         for _ in range(math.ceil(len(self.share) / self.micro)):
-            yield next(self._parts)[1:]
+            units, *arrays = next(self._parts)
+            yield *arrays, self._seeds(update, units)
         self._next = update + 1
+
+    def _seeds(self, update: int, units: Any) -> Any:
+        """Return int32 [b, 2], for what is drawn at random within a head: one for each picture in each update."""
+        pictures = units[:, 0].astype(np.int64)
+        moment = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint32).astype(np.int64)
+        return tf.convert_to_tensor(np.stack([np.full_like(pictures, moment[0] >> 1), pictures], 1).astype(np.int32))
 
     def close(self) -> None:
         """Stop loading ahead."""
         self._parts.close()
 
 
-def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
+def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> dict[str, float]:
     while True:
         try:
             return learner.update(feed.of(update), rate)
@@ -224,7 +237,7 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> float:
             feed.micro = (feed.micro + 1) // 2
 
 
-def _looked(learner: Learner, look: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:
+def _looked(learner: Learner, look: Callable[[], tuple[float, dict, dict]]) -> tuple[float, dict, dict]:
     with learner.averaged():
         return look()
 

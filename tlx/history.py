@@ -13,13 +13,17 @@ _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
 
 @dataclass(frozen=True)
 class Look:
-    """What is known after look `number`, counted from 1, of `of` looks at the validation split."""
+    """What is known after look `number`, counted from 1, of `of` looks at the validation split.
+
+    `score` is what the best look has most of.
+    """
 
     number: int
     of: int
     update: int
     updates: int
     epoch: float
+    score: float
     metrics: dict[str, Any]
     scalars: dict[str, float]
 
@@ -40,7 +44,7 @@ def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: 
     """Note down a look, and write a checkpoint of the learner; its weights apart where they are the best so far."""
     history.looks.append(seen)
     before = history.best
-    if before is None or _score(seen) >= _score(before):
+    if before is None or seen.score >= before.score:
         history.best = seen
         with learner.averaged():
             checkpoint.save(_best(folder, seen), learner.model_state, None)
@@ -104,7 +108,3 @@ def resume(folder: Path, learner: Learner, history: History) -> int:
     history.best = Look(**notes["best"])
     history.earlier_seconds = history.seconds
     return history.looks[-1].update
-
-
-def _score(look: Look) -> float:
-    return look.metrics["AP"] if look.metrics["AP"] is not None else -1.0

@@ -1,30 +1,36 @@
-"""The part of a detector that trains, and one update of it by a batch in parts that fit in memory."""
+"""The part of a model that trains, and one update of it by a batch in parts that fit in memory."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from tlx.devices import Devices
+from tlx.errors import ModelError
 from tlx.features import Source
 from tlx.lazy import keras, tf
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
+from tlx.models.head import Losses, Tensors
 from tlx.scale import LossScale
 
 
 class Learner:
-    """A detector's trainable part with its optimizer.
+    """A model's trainable part with its optimizer.
 
-    An update's loss is the sum of all examples' losses over the sum of their positives, so a batch gives
-    the same update whether it is taken at once, in micro-batches or by several replicas, but for BatchNorm
-    layers that train: those see the statistics of one replica's piece of a micro-batch.
+    Each of an update's losses is the sum over all examples, divided by the sum of the examples' weights. Both add
+    up in parts, as do gradients as long as they are kept apart for each weight, so a batch gives the same update
+    whether it is taken at once, in micro-batches or by several replicas, but for BatchNorm layers that train: those
+    see the statistics of one replica's piece of a micro-batch.
     """
 
     def __init__(self, detector: Detector, cut: Cut, train: Source, settings: Any, devices: Devices | None = None):
         self.detector, self.cut, self.train_source, self.settings = detector, cut, train, settings
         self.devices = devices or Devices()
         self.variables = detector.model.trainable_variables
-        head = {id(v) for v in detector.top.trainable_variables}
+        head = {id(v) for v in detector.head_variables}
+        self.loss_groups = detector.head.loss_groups
+        self.loss_names = [name for group in self.loss_groups for name in group]
         self._groups = [
             (1.0, [i for i, v in enumerate(self.variables) if id(v) in head]),
             (settings.backbone_rate, [i for i, v in enumerate(self.variables) if id(v) not in head]),
@@ -32,8 +38,9 @@ class Learner:
         self._groups = [group for group in self._groups if group[1]]
         with self.devices.scope():
             self.optimizers = [self._optimizer(members) for _, members in self._groups]
-            self._sums = [self._sum(v.shape) for v in self.variables]
-            self._totals = self._sum([2])
+            # One sum of gradients for each weight that losses are divided by.
+            self._sums = [[self._sum(v.shape) for v in self.variables] for _ in self.loss_groups]
+            self._totals = [self._sum([len(self.loss_names)]), self._sum([len(self.loss_groups)])]
             self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
             self.scale = LossScale(detector.model)
         trains = {id(v) for v in self.variables}
@@ -69,13 +76,14 @@ class Learner:
         optimizers = (v for o in self.optimizers for v in o.variables)
         return [*self.model_state, *optimizers, *self.averages, *self.scale.variables]
 
-    def losses(self, features: Sequence[Any], targets: Sequence[Any], training: bool) -> tuple[Any, Any, Any]:
-        """Return the summed score loss, summed box loss and positives, each [b], of examples given as features."""
-        outputs = self.detector.top(self.cut.finish(features, training), training=training)
-        return self.detector.head.losses(outputs, targets, self.detector.grid)
+    def losses(self, features: Sequence[Any], targets: Tensors, training: bool, seeds: Any = None) -> Losses:
+        """Return the head's losses of examples given as the boundary's features."""
+        return losses(self.detector, self.cut, features, targets, training, seeds)[1]
 
-    def update(self, parts: Iterable[Sequence[Any]], rate: float) -> float:
-        """Do one update by a batch that comes in parts, and return its loss, NaN where a gradient is not finite.
+    def update(self, parts: Iterable[tuple], rate: float) -> dict[str, float]:
+        """Do one update by a batch that comes in parts of (inputs, targets, seeds), and return what is known of it.
+
+        That is "loss", NaN where a gradient is not finite, "gradient_norm", and "loss/NAME" for each loss.
 
         Raises:
           tf.errors.ResourceExhaustedError: a part does not fit in memory; nothing has been changed.
@@ -83,8 +91,8 @@ class Learner:
             been changed: give the same parts again.
         """
         try:
-            for arrays in parts:
-                self._add(self.devices.split(arrays))
+            for part in parts:
+                self._add(self.devices.split(part))
         except tf.errors.ResourceExhaustedError:
             self._clear()
             raise
@@ -95,7 +103,8 @@ class Learner:
                 raise OverflowError("the gradients of the scaled loss are too large for float16")
         for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
             optimizer.learning_rate.assign(rate * factor)
-        return float(self._apply())
+        names = ("loss", "gradient_norm", *(f"loss/{name}" for name in self.loss_names))
+        return dict(zip(names, self._apply().numpy().tolist(), strict=True))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -110,32 +119,38 @@ class Learner:
                 variable.assign(value)
 
     def _clear_graph(self) -> None:
-        for total in (*self._sums, self._totals):
+        for total in (*chain(*self._sums), *self._totals):
             total.assign(tf.zeros(total.shape))
 
-    def _add_graph(self, arrays: Sequence[Any]) -> None:
-        *features, boxes, labels, ignore = arrays
-        if boxes.shape[0] == 0:
+    def _add_graph(self, part: tuple) -> None:
+        inputs, targets, seeds = part
+        if inputs[0].shape[0] == 0:
             return  # A replica's piece of a short part.
-        features = self.train_source.encode(features)
-        with tf.GradientTape() as tape:
-            scores, box, positives = self.losses(features, (boxes, labels, ignore), training=True)
-            loss = tf.reduce_sum(scores) + tf.reduce_sum(box)
-            scaled = self.scale.up(loss)
-        for total, gradient in zip(self._sums, tape.gradient(scaled, self._raw()), strict=True):
-            if gradient is not None:
-                total.assign_add(self.scale.down(gradient))
-        self._totals.assign_add([loss, tf.reduce_sum(positives)])
+        features = self.train_source.encode(inputs)
+        with tf.GradientTape(persistent=len(self.loss_groups) > 1) as tape:
+            found = self.losses(features, targets, training=True, seeds=seeds)
+            sums = {name: tf.reduce_sum(found[name][0]) for name in self.loss_names}
+            scaled = [self.scale.up(sum(sums[name] for name in group)) for group in self.loss_groups]
+        for totals, loss in zip(self._sums, scaled, strict=True):
+            for total, gradient in zip(totals, tape.gradient(loss, self._raw()), strict=True):
+                if gradient is not None:
+                    total.assign_add(self.scale.down(gradient))
+        self._totals[0].assign_add([sums[name] for name in self.loss_names])
+        self._totals[1].assign_add([tf.reduce_sum(found[group[0]][1]) for group in self.loss_groups])
 
     def _sound_graph(self) -> Any:
         """Return whether what the parts added up to is finite on every replica."""
-        bad = [tf.reduce_any(~tf.math.is_finite(total)) for total in self._sums]
+        bad = [tf.reduce_any(~tf.math.is_finite(total)) for total in chain(*self._sums)]
         return self.devices.total([tf.cast(tf.reduce_any(bad), tf.float32)])[0] == 0
 
     def _apply_graph(self) -> Any:
-        *sums, totals = self.devices.total([*self._sums, self._totals])
-        positives = tf.maximum(totals[1], 1.0)
-        gradients, norm = tf.clip_by_global_norm([g / positives for g in sums], self.settings.clip)
+        *flat, sums, weights = self.devices.total([*chain(*self._sums), *self._totals])
+        weights = tf.unstack(tf.maximum(weights, 1.0))
+        count = len(self.variables)
+        by_group = [flat[i * count : (i + 1) * count] for i in range(len(self.loss_groups))]
+        shares = [[total / weight for total in totals] for totals, weight in zip(by_group, weights, strict=True)]
+        gradients = [sum(parts) for parts in zip(*shares, strict=True)]
+        gradients, norm = tf.clip_by_global_norm(gradients, self.settings.clip)
         # Keras adds up what the replicas give it.
         gradients = self.devices.part(gradients)
         for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
@@ -143,9 +158,31 @@ class Learner:
         for variable, average in zip(self.variables, self.averages, strict=False):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)
         self.devices.level(self._by_the_way)
-        loss = tf.where(tf.math.is_finite(norm), totals[0] / positives, float("nan"))
+        each = dict(zip(self.loss_names, tf.unstack(sums), strict=True))
+        groups = list(zip(self.loss_groups, weights, strict=True))
+        loss = sum(sum(each[name] for name in group) / weight for group, weight in groups)
+        means = [each[name] / weight for group, weight in groups for name in group]
         self._clear_graph()
-        return loss
+        return tf.stack([tf.where(tf.math.is_finite(norm), loss, float("nan")), norm, *means])
 
     def _raw(self) -> list[Any]:
         return [v.value for v in self.variables]
+
+
+def losses(
+    detector: Detector, cut: Cut, features: Sequence[Any], targets: Tensors, training: bool, seeds: Any = None
+) -> tuple[Tensors, Losses]:
+    """Return a head's outputs and losses for examples given as the boundary's features; none without targets.
+
+    Raises:
+      ModelError: the losses are not those that the head declares.
+    """
+    head, taps = detector.head, cut.finish(features, training)
+    if not targets:
+        return head.forward(taps), {}
+    outputs = head.forward(taps, targets, training, seeds)
+    found = head.losses(outputs, targets)
+    declared = sorted(name for group in head.loss_groups for name in group)
+    if sorted(found) != declared:
+        raise ModelError(f"{type(head).__name__}: gives the losses {sorted(found)}, and declares {declared}")
+    return outputs, found

@@ -9,18 +9,19 @@ from functools import cached_property
 
 import numpy as np
 
-from tlx.augment import Augmentation, View, letterbox, look, move
-from tlx.data.dataset import Dataset, Example
+from tlx.augment import Augmentation, View, letterbox, look
+from tlx.data.dataset import Dataset
 from tlx.data.images import open_image
+from tlx.data.targets import UNLABELLED
 from tlx.lazy import tf
+from tlx.tasks.task import Arrays, Task, task_of
 
-PADDING = -2
-# Less of an object than this in view is neither an object nor background.
-_MIN_VISIBLE = 0.3
 # So many batches wait, loaded, for the one that is worked on.
 AHEAD = 2
 
 Unit = tuple[int, int]
+# What a model reads of one example, and the task's arrays of it.
+Element = tuple[tuple[np.ndarray, ...], Arrays]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +29,7 @@ class Views:
     """The views of a dataset at one input size: `count` of each picture, or only the whole picture.
 
     Which view comes out depends on `seed`, the picture's index and the view's number alone. Elements are
-    (image uint8 [h, w, 3], boxes float32 [m, 4] in input pixels, labels int32 [m] with `PADDING` at unused
-    places, ignore bool [m]), where m is the same for all elements.
+    ((image uint8 [h, w, 3],), the arrays of `Task.arrays`); an unlabelled picture has no arrays.
     """
 
     dataset: Dataset
@@ -39,9 +39,14 @@ class Views:
     seed: int = 0
 
     @cached_property
-    def slots(self) -> int:
-        """How many boxes an element has room for: the most that one picture has, at least one."""
-        return max([1, *(len(example.boxes) for example in self.dataset.examples)])
+    def task(self) -> Task:
+        """What the dataset's labels mean."""
+        return task_of(self.dataset.task)
+
+    @cached_property
+    def room(self) -> int:
+        """How much room the arrays of an element have."""
+        return self.task.room(self.dataset)
 
     @property
     def units(self) -> list[Unit]:
@@ -55,24 +60,17 @@ class Views:
             return letterbox(example.width, example.height, self.size)
         return self.augment(np.random.default_rng([self.seed, index, number]), example.width, example.height, self.size)
 
-    def element(self, index: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return one element: the picture as the view shows it, and its padded boxes, labels and ignore flags."""
-        example, view = self.dataset.examples[index], self.view(index, number)
-        return look(open_image(example.image), view, self.size), *self._targets(example, view)
+    def element(self, index: int, number: int) -> Element:
+        """Return one element: the picture as the view shows it, and its targets."""
+        picture = look(open_image(self.dataset.examples[index].image), self.view(index, number), self.size)
+        return (picture,), self.targets(index, number)
 
-    def targets(self, index: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the boxes, labels and ignore flags of one element, without opening the picture."""
-        return self._targets(self.dataset.examples[index], self.view(index, number))
-
-    def _targets(self, example: Example, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        moved, visible = move(example.boxes, view, self.size)
-        kept = np.flatnonzero((visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1))
-        boxes = np.zeros((self.slots, 4), np.float32)
-        labels = np.full(self.slots, PADDING, np.int32)
-        ignore = np.zeros(self.slots, np.bool_)
-        boxes[: len(kept)], labels[: len(kept)] = moved[kept], example.labels[kept]
-        ignore[: len(kept)] = example.ignore[kept] | (visible[kept] < _MIN_VISIBLE)
-        return boxes, labels, ignore
+    def targets(self, index: int, number: int) -> Arrays:
+        """Return the targets of one element, without opening the picture."""
+        targets = self.dataset.examples[index].targets
+        if targets is UNLABELLED:
+            return {}
+        return self.task.arrays(targets, self.view(index, number), self.size, self.room)
 
 
 def order(pictures: int, views: int, seed: int, start: int = 0) -> Iterator[Unit]:
@@ -96,16 +94,20 @@ def chunks(units: Iterable[Unit], batch_size: int, micro: int) -> Iterator[list[
     yield from (batch[i : i + micro] for i in range(0, len(batch), micro))
 
 
-def batches(load: Callable[[int, int], tuple], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:
+def batches(load: Callable[[int, int], Element], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:
     """Yield what `load` gives for each list of units, in order, loaded ahead in parallel.
 
-    Each batch is (units int32 [b, 2], then one tensor for each array that `load` returns). What `load`
-    raises comes out as it is.
+    Each batch is (units int32 [b, 2], a tuple of inputs, a dict of targets), all of them tensors [b, ...]. What
+    `load` raises comes out as it is.
     """
 
     def gathered(units: list[Unit], loaded: list[Future]) -> tuple:
-        columns = zip(*(one.result() for one in loaded), strict=True)
-        return (np.array(units, np.int32), *(tf.convert_to_tensor(np.stack(column)) for column in columns))
+        inputs, targets = zip(*(one.result() for one in loaded), strict=True)
+        return (
+            np.array(units, np.int32),
+            tuple(tf.convert_to_tensor(np.stack(column)) for column in zip(*inputs, strict=True)),
+            {name: tf.convert_to_tensor(np.stack([one[name] for one in targets])) for name in targets[0]},
+        )
 
     # The threads that load gather too; what a batch waits for was handed in before it, so none can wait for ever.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -52,7 +52,7 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     each = max(0.0, (trained[1] - trained[0]) / (large - small))
     look = max(0.0, (looked[1] - looked[0]) / (min(large, BATCH) - min(small, BATCH)))
     kept = max(0.0, looked[1] - trained[1] - min(large, BATCH) * look)
-    ahead = (AHEAD + 1) * sum(np.asarray(a).nbytes for a in _worst(parts, source, 1))
+    ahead = (AHEAD + 1) * sum(np.asarray(a).nbytes for a in tf.nest.flatten(_worst(parts, source, 1)))
     return {"fixed": trained[0] - small * each + kept + _REST, "each": each + ahead, "look": look}
 
 
@@ -67,7 +67,7 @@ def _peak(do: Callable[[], Any]) -> int:
 
 def _train(parts: Cut, learner: Learner, source: Source, micro: int) -> None:
     with contextlib.suppress(OverflowError):
-        learner.update([_worst(parts, source, micro)], 0.0)
+        learner.update([(*_worst(parts, source, micro), np.zeros((micro, 2), np.int32))], 0.0)
 
 
 def _evaluation(detector: Detector, parts: Cut, source: Source, count: int) -> Callable[[], Any]:
@@ -76,24 +76,21 @@ def _evaluation(detector: Detector, parts: Cut, source: Source, count: int) -> C
     start = tf.function(encoder(parts, False))
 
     def do() -> None:
-        evaluated.run(_worst(parts, source, count))
+        evaluated.run(*_worst(parts, source, count))
         if source.cached:
-            start([np.zeros((count, *detector.size, 3), np.uint8)])
+            start((np.zeros((count, *detector.size, 3), np.uint8),))
 
     return do
 
 
-def _worst(parts: Cut, source: Source, count: int) -> list[Any]:
-    """Return a batch of `count` examples, each with as many boxes as any picture has, all over the image."""
-    (height, width), slots = source.views.size, source.views.slots
+def _worst(parts: Cut, source: Source, count: int) -> tuple[tuple, dict[str, Any]]:
+    """Return the inputs and targets of `count` examples of the kind that takes most memory."""
+    views = source.views
     rng = np.random.default_rng(0)
-    shapes = parts.shapes if source.cached else [(height, width, 3)]
     inputs = [
         rng.standard_normal((count, *shape), np.float32)
         if source.cached
         else rng.integers(0, 256, (count, *shape), np.uint8)
-        for shape in shapes
+        for shape in (parts.shapes if source.cached else [(*views.size, 3)])
     ]
-    low = rng.uniform(0, 0.5, (count, slots, 2))
-    boxes = (np.concatenate([low, low + 0.4], -1) * (width, height, width, height)).astype(np.float32)
-    return [*inputs, boxes, np.zeros((count, slots), np.int32), np.zeros((count, slots), np.bool_)]
+    return tuple(inputs), views.task.worst(count, views.size, views.room)

@@ -20,6 +20,7 @@ _BUILTIN = (
     "tlx.data.writers",
     "tlx.data.splits.policies",
     "tlx.augment",
+    "tlx.tasks",
     "tlx.models.backbones",
     "tlx.models.heads",
     "tlx.freeze",
@@ -110,9 +111,10 @@ splits = Registry("splits")
 augmentations = Registry("augmentations")
 backbones = Registry("backbones")
 heads = Registry("heads")
+tasks = Registry("tasks")
 freezes = Registry("freezes")
 evaluators = Registry("evaluators")
-REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, freezes, evaluators)
+REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, tasks, freezes, evaluators)
 
 # Entry points that failed to import, with what they said; an unknown name may be theirs.
 failed_plugins: dict[str, str] = {}

@@ -20,7 +20,8 @@ from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
 from tlx.devices import Devices, several
 from tlx.errors import ConfigError, DataError, TrainingError
-from tlx.evaluate import Coco, Detections
+from tlx.evaluate.choose import default_evaluator
+from tlx.evaluate.evaluator import Evaluator
 from tlx.features import Features, source
 from tlx.fit import Fit, fit
 from tlx.freeze import Freeze, Frozen
@@ -28,13 +29,14 @@ from tlx.history import History, Look, mend, seen_updates
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.backbone import Backbone
-from tlx.models.detector import Detector, Precision, build
+from tlx.models.detector import Detector, Precision, build, load_weights
 from tlx.models.graph import Cut, cut, weight_layers
 from tlx.models.head import Head
 from tlx.pipeline import Views
 from tlx.predict import BATCH, Predictor, predict
 from tlx.registry import rooms
 from tlx.report.runlog import Listener, RunLog, keep_pictures
+from tlx.tasks.task import task_of
 
 WEIGHTS = "detector.weights.h5"
 # By how much more than the weights themselves the file of the weights may take.
@@ -56,9 +58,10 @@ class Run:
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
     width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
-    is validation. `precision` is what layers compute in; weights, outputs and losses are float32 all the
-    same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the
-    head's first weights, the views and their order.
+    is validation. `evaluator` is the task's own where none is given, and `metric` the one of its metrics that
+    decides which weights of a run are kept; without it, that is the primary one. `precision` is what layers
+    compute in; weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs
+    with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -68,7 +71,8 @@ class Run:
     fit: Fit
     features: Features
     augment: Augmentation = Standard()
-    evaluator: Coco = Coco()
+    evaluator: Evaluator | None = None
+    metric: str | None = None
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
     judge: Literal["test", "validation"] = "test"
@@ -77,11 +81,19 @@ class Run:
 
     def __post_init__(self):
         data, kind = self.data.train, type(self.head).__name__
+        if self.evaluator is None:
+            object.__setattr__(self, "evaluator", default_evaluator(self.head.task))
         if data.task != self.head.task:
             raise DataError(
                 f"{data.name} is labelled for {data.task}, and the head {kind} learns {self.head.task}: "
                 f"set run.data to a dataset for {self.head.task}, or run.head to a head for {data.task}"
             )
+        if self.evaluator.task != self.head.task:
+            raise ConfigError(
+                f"run.evaluator judges {self.evaluator.task}, and run.head learns {self.head.task}; leave"
+                " run.evaluator away, or give one for that task"
+            )
+        self.evaluator.metric(self.metric)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,7 +119,8 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
     started, devices = time.monotonic(), several(run.fit.strategy)
-    run = replace(run, data=replace(run.data, findings=(*run.data.findings, *examine(run.data, run.size))))
+    found = examine(run.data, run.size, task_of(run.head.task).check)
+    run = replace(run, data=replace(run.data, findings=(*run.data.findings, *found)))
     refuse_errors(run.data)
     fingerprint = describe(run.data, folder, config)
     _agree(run, devices, fingerprint)
@@ -164,7 +177,7 @@ def reopen(
     """Return the detector that `train` left in `folder`, with everything frozen, and its cut."""
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
     detector = build(backbone, head, classes, size, pretrained=False, precision=precision)
-    detector.model.load_weights(folder / WEIGHTS)
+    load_weights(detector, folder / WEIGHTS)
     freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
     return detector, cut(detector.network, detector.blocks)
 
@@ -257,11 +270,13 @@ def _fit(
     log.say(train_source.note)
     validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress, at_once)
     predictor = Predictor(detector, parts, validation, at_once)
-    latest: list[Detections] = []
+    latest: list[Any] = []
+    metric = run.evaluator.metric(run.metric)
 
-    def look() -> tuple[dict[str, Any], dict[str, float]]:
+    def look() -> tuple[float, dict[str, Any], dict[str, float]]:
         latest[:], losses = predictor()
-        return run.evaluator(run.data.validation, latest), {f"validation/{k}": v for k, v in losses.items()}
+        metrics = run.evaluator(run.data.validation, latest)
+        return metric.score(metrics), metrics, {f"validation/{k}": v for k, v in losses.items()}
 
     def on_look(seen: Look) -> None:
         log.look((seen.number, seen.of), seen.update, seen.metrics, seen.scalars, (run.data.validation, latest))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tlx.data.assemble import Object, Record, assemble, unlabelled_records
-from tlx.data.dataset import ANY_CLASS
+from tlx.data.targets import ANY_CLASS
 from tlx.errors import DataError
 
 INF, NAN = float("inf"), float("nan")
@@ -30,9 +30,9 @@ def test_classes_are_the_names_found_in_order():
     dataset = build(record(cup(1, 2, 3, 4), cup(5, 6, 7, 8, name="bottle"), Object(None, (0, 0, 9, 9), True)))
     (example,) = dataset.examples
     assert dataset.classes == ("bottle", "cup")
-    assert example.labels.tolist() == [1, 0, ANY_CLASS]
-    assert example.ignore.tolist() == [False, False, True]
-    assert example.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 9, 9]]
+    assert example.objects.labels.tolist() == [1, 0, ANY_CLASS]
+    assert example.objects.ignore.tolist() == [False, False, True]
+    assert example.objects.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 9, 9]]
     assert (example.width, example.height, example.record) == (100, 50, "a.xml")
     assert dataset.findings == ()
 
@@ -55,7 +55,7 @@ def test_classes_are_the_names_found_in_order():
 )
 def test_odd_boxes_are_clipped_or_left_out_and_located(box, kept, code):
     dataset = build(record(cup(*box, where="object 7"), cup(1, 1, 2, 2)))
-    assert dataset.examples[0].boxes.tolist() == [list(b) for b in (kept, (1, 1, 2, 2)) if b]
+    assert dataset.examples[0].objects.boxes.tolist() == [list(b) for b in (kept, (1, 1, 2, 2)) if b]
     assert [(f.code, f.severity, f.file, f.record) for f in dataset.findings] == (
         [(code, "warning", "a.xml", "object 7")] if code else []
     )
@@ -67,7 +67,7 @@ coordinate = st.floats() | st.floats(-200, 200) | st.integers(-2, 102).map(float
 @given(st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), max_size=5))
 def test_any_numbers_give_a_valid_example(boxes):
     dataset = build(record(cup(1, 1, 2, 2), *(cup(*box) for box in boxes)))
-    assert len(dataset.examples[0].boxes) >= 1
+    assert len(dataset.examples[0].objects.boxes) >= 1
 
 
 def test_expected_clipping_is_counted_once():
@@ -78,7 +78,7 @@ def test_expected_clipping_is_counted_once():
 
 def test_an_exact_duplicate_is_left_out_and_reported():
     dataset = build(record(cup(1, 1, 5, 5, where="object 1"), cup(1, 1, 5, 5, where="object 2"), cup(1, 1, 5, 6)))
-    assert len(dataset.examples[0].boxes) == 2
+    assert len(dataset.examples[0].objects.boxes) == 2
     assert [(f.code, f.record) for f in dataset.findings] == [("duplicate-box", "object 2")]
 
 
@@ -95,7 +95,7 @@ def test_merge_renames_and_misspelt_keys_are_told():
 def test_given_classes_set_the_order_and_leave_others_out():
     records = record(cup(1, 1, 5, 5), cup(2, 2, 5, 5, name="bowl"), Object(None, (0, 0, 9, 9), True))
     dataset = build(records, classes=("cup",))
-    assert dataset.examples[0].labels.tolist() == [0, ANY_CLASS]
+    assert dataset.examples[0].objects.labels.tolist() == [0, ANY_CLASS]
     assert [(f.code, f.severity) for f in dataset.findings] == [("other-class", "info")]
     assert build(records, classes=("cup", "bowl")).classes == ("cup", "bowl")
     with pytest.raises(DataError, match="did you mean 'cup'"):
@@ -121,7 +121,7 @@ def test_objects_without_a_name_are_reported():
 def test_two_records_of_one_image_are_put_together():
     dataset = build(record(cup(1, 1, 5, 5)), record(cup(2, 2, 5, 5)))
     assert len(dataset) == 1
-    assert len(dataset.examples[0].boxes) == 2
+    assert len(dataset.examples[0].objects.boxes) == 2
     assert dataset.findings[0].code == "image-twice"
 
 
@@ -160,8 +160,8 @@ def test_unlabelled_images_can_be_refused():
 
 def test_arrays_have_the_canonical_types():
     example = build(record(cup(1, 1, 5, 5)), record(name="b")).examples[1]
-    assert (example.boxes.shape, example.boxes.dtype) == ((0, 4), np.float32)
-    assert (example.labels.dtype, example.ignore.dtype) == (np.int32, np.bool_)
+    assert (example.objects.boxes.shape, example.objects.boxes.dtype) == ((0, 4), np.float32)
+    assert (example.objects.labels.dtype, example.objects.ignore.dtype) == (np.int32, np.bool_)
 
 
 def test_an_image_none_of_whose_boxes_is_sound_is_no_background():

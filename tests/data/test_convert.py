@@ -15,8 +15,9 @@ from PIL import Image
 
 from tlx import registry
 from tlx.data.convert import convert
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.images import file_hash
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.errors import DataError
 
 registry.discover()
@@ -54,9 +55,11 @@ def example(folder, name, boxes=((1, 2, 30, 40),), labels=None, ignore=None, spl
         image=image,
         width=64,
         height=48,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array([0] * n if labels is None else labels, np.int32),
-        ignore=np.array([False] * n if ignore is None else ignore, np.bool_),
+        targets=Boxes(
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            labels=np.array([0] * n if labels is None else labels, np.int32),
+            ignore=np.array([False] * n if ignore is None else ignore, np.bool_),
+        ),
         record=name,
         split=split,
     )
@@ -128,15 +131,17 @@ def held(format, before, after, findings):
     for one in before.examples:
         other = by_bytes[file_hash(one.image)]
         assert (other.width, other.height) == (one.width, one.height)
-        kept = [keep(*kind) for kind in zip(one.labels.tolist(), one.ignore.tolist(), strict=True)]
-        assert np.abs(other.boxes - one.boxes[[k is not None for k in kept]]).max(initial=0) <= 1e-3
+        was, now_is = one.objects, other.objects
+        kinds = list(zip(was.labels.tolist(), was.ignore.tolist(), strict=True))
+        kept = [keep(*kind) for kind in kinds]
+        assert np.abs(now_is.boxes - was.boxes[[k is not None for k in kept]]).max(initial=0) <= 1e-3
         kept = [k for k in kept if k]
-        assert other.ignore.tolist() == [ignore for _, ignore in kept]
-        assert (other.labels == ANY_CLASS).tolist() == [label == ANY_CLASS for label, _ in kept]
-        for (label, _), now in zip(kept, other.labels, strict=True):
+        assert now_is.ignore.tolist() == [ignore for _, ignore in kept]
+        assert (now_is.labels == ANY_CLASS).tolist() == [label == ANY_CLASS for label, _ in kept]
+        for (label, _), now in zip(kept, now_is.labels, strict=True):
             if now != ANY_CLASS:
                 assert renames.setdefault(before.classes[label], after.classes[now]) == after.classes[now]
-        if (len(kept), [tuple(k) for k in kept]) != (len(one.boxes), list(zip(one.labels, one.ignore, strict=True))):
+        if kept != kinds:
             assert any("ignore" in text for text in told)
         if other.split != one.split:
             assert (splits, other.split) != ("each", "")
@@ -173,7 +178,7 @@ def test_every_box_class_flag_and_image_goes_through_every_two_formats(first, ma
 def in_class_folders(before, folder):
     """Assert that class folders hold the images of one class and nothing else, and that the rest is named."""
     findings = convert(before, folder, "folder")
-    classes = {file_hash(one.image): set(one.labels[~one.ignore].tolist()) for one in before.examples}
+    classes = {file_hash(one.image): set(one.objects.labels[~one.objects.ignore].tolist()) for one in before.examples}
     of_one = {key for key, labels in classes.items() if len(labels) == 1}
     assert {file_hash(one.image) for one in read("folder", folder).examples} == of_one
     lost = {bool(labels) for labels in classes.values() if len(labels) != 1}
@@ -264,9 +269,9 @@ def test_names_that_change_and_groups_that_go_are_told(tmp_path):
 @pytest.mark.parametrize("format", ["voc", "kitti", "coco", "labelbox"])
 def test_images_with_a_class_become_boxes_and_that_is_told(tmp_path, format):
     whole = example(tmp_path, "cat/a.png", [(0, 0, 64, 48)])
-    (finding,) = convert(Dataset("made", ("cat",), (whole,), task="classification"), tmp_path / "out", format)
+    (finding,) = convert(Dataset("made", ("cat",), (whole,)).of_whole_images(), tmp_path / "out", format)
     assert "1 images with a class" in finding.message
-    assert read(format, tmp_path / "out").examples[0].boxes.tolist() == [[0, 0, 64, 48]]
+    assert read(format, tmp_path / "out").examples[0].objects.boxes.tolist() == [[0, 0, 64, 48]]
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
@@ -279,7 +284,7 @@ def test_a_class_of_a_whole_image_goes_through_every_two_formats(classes, files,
             example(folder / "source", name, [(0, 0, 64, 48)], [i % len(classes)], None, splits[i % len(splits)], i)
             for i, name in enumerate(files)
         ]
-        original = Dataset("made", tuple(classes), tuple(examples), task="classification")
+        original = Dataset("made", tuple(classes), tuple(examples)).of_whole_images()
         for first in ("folder", "tfrecord"):
             findings = convert(original, folder / first, first)
             through = read(first, folder / first)

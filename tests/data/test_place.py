@@ -2,7 +2,6 @@ import errno
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +9,12 @@ from hypothesis import strategies as st
 from tlx.data.dataset import Example
 from tlx.data.images import SUFFIXES
 from tlx.data.place import Place, names, new_folder
+from tlx.data.targets import NO_BOXES
 from tlx.errors import DataError
 
 
 def example(image):
-    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_)
-    return Example(Path(image), 4, 4, *empty)
+    return Example(Path(image), 4, 4, NO_BOXES)
 
 
 def test_names_stay_where_they_can_and_differ_in_any_letter_case():

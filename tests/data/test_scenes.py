@@ -71,9 +71,9 @@ def test_a_written_folder_reads_back_with_the_drawn_boxes(tmp_path):
     assert [example.split for example in dataset.examples] == ["train"] * 3 + ["validation", "test"]
     for index, example in enumerate(dataset.examples):
         _, labels = draw_scene(1, index)
-        assert example.boxes.tolist() == [list(map(float, label.box)) for label in labels]
-        assert [CLASSES[label] for label in example.labels] == [label.name for label in labels]
-        assert example.ignore.tolist() == [label.difficult for label in labels]
+        assert example.objects.boxes.tolist() == [list(map(float, label.box)) for label in labels]
+        assert [CLASSES[label] for label in example.objects.labels] == [label.name for label in labels]
+        assert example.objects.ignore.tolist() == [label.difficult for label in labels]
     assert json.loads((tmp_path / "scenes/scenes.json").read_text()) == {"images": 5, "seed": 1}
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.targets import ANY_CLASS, Boxes, ImageClass
 from tlx.report import overview, page
 from tlx.report.histogram import counted, doubling
 from tlx.report.inspection import inspect
@@ -53,9 +54,9 @@ def drawn(folder, count=5, classes=("cat", "dog")):
         pixels = np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
         boxes = np.array([[0, 0, 20, 20], [10, 10, 90, 90], [20, 10, 130, 110]], np.float32)
-        labels, ignore = np.array([0, i % 2, ANY_CLASS], np.int32), np.array([False, False, True])
+        truth = Boxes(boxes, np.array([0, i % 2, ANY_CLASS], np.int32), np.array([False, False, True]))
         split = ("train", "validation")[i % 2]
-        examples.append(Example(folder / f"{i}.png", 160, 120, boxes, labels, ignore, f"{i}.xml", split=split))
+        examples.append(Example(folder / f"{i}.png", 160, 120, truth, f"{i}.xml", split=split))
     odd = Finding("odd-thing", "warning", "1.xml", f"object {HOSTILE}", HOSTILE)
     return Dataset("drawn", classes, tuple(examples), (odd,))
 
@@ -84,8 +85,7 @@ def test_counts_are_by_class_part_and_size(tmp_path):
 
 def test_a_classification_has_the_sizes_of_its_images_alone(tmp_path):
     data = drawn(tmp_path)
-    whole = np.array([[0, 0, 160, 120]], np.float32), np.zeros(1, np.int32), np.zeros(1, np.bool_)
-    examples = tuple(Example(e.image, e.width, e.height, *whole) for e in data.examples)
+    examples = tuple(Example(e.image, e.width, e.height, ImageClass(0)) for e in data.examples)
     inspection = inspect(Dataset("drawn", ("cat",), examples, (), "classification"), (64, 64), tmp_path, "folder")
     assert [one.title.partition(":")[0] for one in inspection.histograms] == ["image size"]
     assert len(inspected(tmp_path).histograms) == 4
@@ -153,7 +153,7 @@ def test_the_sheet_shows_every_class(tmp_path):
     inspection = inspected(tmp_path, count=40)
     chosen = page.chosen(inspection, 24)
     assert 12 <= len(chosen) <= 24
-    assert {0, 1} <= {label for i in chosen for label in inspection.patient.examples[i].labels.tolist()}
+    assert {0, 1} <= {label for i in chosen for label in inspection.patient.examples[i].objects.labels.tolist()}
     page.write(inspection, tmp_path / "out", "{}")
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         assert sheet.format == "PNG"

@@ -1,14 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from tlx.data.dataset import ANY_CLASS, Example
-from tlx.evaluate import Detections
-from tlx.report.pictures import PALETTE, SMALLEST, colour_of, contact_sheet, draw
+from tlx.data.targets import ANY_CLASS, Boxes
+from tlx.report.pictures import GREEN, GREY, PALETTE, RED, SMALLEST, caption, colour_of, contact_sheet, draw
+from tlx.tasks.detection import Detections
 
 CLASSES = ("bottle", "cup", "bowl")
 GROUND = (90, 90, 90)
@@ -18,9 +16,8 @@ def blank(width=640, height=480):
     return Image.new("RGB", (width, height), GROUND)
 
 
-def example(box, label=0, ignore=False, size=(640, 480)):
-    arrays = np.array([box], np.float32), np.array([label], np.int32), np.array([ignore])
-    return Example(Path("a.jpg"), *size, *arrays)
+def truth(box, label=0, ignore=False):
+    return Boxes(np.array([box], np.float32), np.array([label], np.int32), np.array([ignore]))
 
 
 def found(*boxes, score=0.9, label=0):
@@ -48,7 +45,7 @@ def test_predicted_box_has_its_class_colour_on_its_edges():
 
 def test_draw_leaves_its_input_alone():
     image = blank()
-    draw(image, found((100, 200, 300, 400)), example((100, 100, 200, 200)), CLASSES)
+    draw(image, found((100, 200, 300, 400)), truth((100, 100, 200, 200)), CLASSES)
     assert touched(image, blank()) is None
 
 
@@ -58,7 +55,7 @@ def test_nothing_to_draw_gives_the_picture_back():
 
 
 def test_true_box_is_dashed_in_white_beside_predictions():
-    picture = draw(blank(), found(), example((100, 100, 300, 300)), CLASSES)
+    picture = draw(blank(), found(), truth((100, 100, 300, 300)), CLASSES)
     top_edge = [picture.getpixel((x, 100)) for x in range(100, 300)]
     assert top_edge[0] == top_edge[-1] == (255, 255, 255)
     assert 0.3 < top_edge.count((255, 255, 255)) / len(top_edge) < 0.8
@@ -66,14 +63,14 @@ def test_true_box_is_dashed_in_white_beside_predictions():
 
 
 def test_true_box_alone_has_colour_and_name():
-    picture = draw(blank(), None, example((100, 100, 300, 300), label=2), CLASSES)
+    picture = draw(blank(), None, truth((100, 100, 300, 300), label=2), CLASSES)
     assert picture.getpixel((200, 100)) == colour_of(2)
     assert touched(picture, blank())[1] < 95
 
 
 @pytest.mark.parametrize("label", [0, ANY_CLASS])
 def test_ignore_region_is_hatched_inside_and_nowhere_else(label):
-    picture = draw(blank(), None, example((100, 100, 300, 300), label, ignore=True), CLASSES)
+    picture = draw(blank(), None, truth((100, 100, 300, 300), label, ignore=True), CLASSES)
     assert touched(picture, blank()) == (100, 100, 300, 300)
     inside = picture.crop((110, 110, 290, 290))
     assert len(colours(inside)) >= 2
@@ -114,10 +111,11 @@ def test_any_box_on_any_picture_can_be_drawn(width, height, seed):
     low, high = corners.min(axis=1), np.minimum(corners.max(axis=1) + 0.01, (width, height))
     boxes = np.concatenate([np.minimum(low, high - 0.01), high], axis=1).astype(np.float32).clip(0)
     labels, ignore = rng.integers(-1, 3, 8).astype(np.int32), rng.random(8) < 0.5
-    truth = Example(Path("a.jpg"), width, height, boxes, labels, ignore | (labels < 0))
+    true = Boxes(boxes, labels, ignore | (labels < 0))
+    assert true.fault(width, height) is None
     guesses = Detections(boxes, rng.random(8, np.float32), labels.clip(0))
     factor = max(1, -(-SMALLEST // max(width, height)))
-    assert draw(blank(width, height), guesses, truth, CLASSES).size == (width * factor, height * factor)
+    assert draw(blank(width, height), guesses, true, CLASSES).size == (width * factor, height * factor)
 
 
 def test_zero_area_and_outside_predictions_can_be_drawn():
@@ -126,6 +124,52 @@ def test_zero_area_and_outside_predictions_can_be_drawn():
 
 def test_grayscale_picture_becomes_rgb():
     assert draw(Image.new("L", (640, 480)), None, None, CLASSES).mode == "RGB"
+
+
+@pytest.mark.parametrize(("right", "ground"), [(True, GREEN), (False, RED), (None, GREY)])
+def test_a_caption_stands_beneath_the_picture_on_the_colour_of_its_verdict(right, ground):
+    image = blank()
+    image.putpixel((3, 479), (1, 2, 3))
+    picture = caption(image, "cup 93%", right)
+    assert picture.width == 640
+    assert touched(picture.crop((0, 0, 640, 480)), image) is None
+    strip = picture.crop((0, 480, *picture.size))
+    assert strip.getpixel((639, strip.height - 1)) == ground
+    assert len(colours(strip)) > 1
+    assert touched(strip, caption(image, "cup 12%", right).crop((0, 480, *picture.size))) is not None
+    assert touched(image, blank()) == (3, 479, 4, 480)
+
+
+def test_a_caption_too_long_for_its_line_goes_on_in_a_second_one():
+    def heights(text):
+        """Return the strip's height, and how far down in it there is writing."""
+        picture = caption(blank(), text, None)
+        strip = picture.crop((0, 480, *picture.size))
+        written = touched(strip, Image.new("RGB", strip.size, GREY))
+        assert written[2] <= strip.width
+        return strip.height, written[3] / strip.height
+
+    (one, short), (same, long) = heights("cup"), heights("a cup of tea with milk and sugar and a spoon")
+    assert one == same
+    assert short <= 0.5 < long <= 1
+
+
+def test_a_small_picture_is_enlarged_for_its_caption():
+    picture = caption(Image.new("L", (32, 24), 90), "cup", True)
+    factor = picture.width // 32
+    assert (picture.mode, picture.width) == ("RGB", 32 * factor)
+    assert SMALLEST <= picture.width < SMALLEST + 32
+    assert picture.height > 24 * factor
+    assert touched(picture.crop((0, 0, 32 * factor, 24 * factor)), blank(32 * factor, 24 * factor)) is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 900), st.integers(1, 900), st.text(max_size=80))
+def test_any_text_can_stand_beneath_any_picture(width, height, text):
+    factor = max(1, -(-SMALLEST // max(width, height)))
+    picture = caption(blank(width, height), text, False)
+    assert picture.width == width * factor
+    assert picture.height > height * factor
 
 
 def test_colours_repeat_only_after_the_palette():

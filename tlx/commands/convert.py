@@ -54,8 +54,8 @@ def convert_data(arguments: list[str]) -> None:
 
 def _account(dataset: Dataset) -> str:
     """Return how many images, boxes, classes and ignore regions a dataset has, in words."""
-    ignored = sum(int(example.ignore.sum()) for example in dataset.examples)
-    boxes = sum(len(example.boxes) for example in dataset.examples) - ignored
+    boxes = sum(dataset.counts().values())
+    ignored = sum(len(example.objects) for example in dataset.examples) - boxes
     return f"{len(dataset)} images, {boxes} boxes of {len(dataset.classes)} classes, {ignored} ignore regions"
 
 

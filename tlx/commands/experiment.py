@@ -10,9 +10,11 @@ from absl import flags
 from rich.text import Text
 
 from tlx import config
-from tlx.commands.shared import CONSOLE, FLAGS, number, server
+from tlx.commands.shared import CONSOLE, FLAGS, server
 from tlx.devices import cluster
 from tlx.errors import ConfigError, TlxError
+from tlx.evaluate.choose import evaluator_of
+from tlx.evaluate.evaluator import in_words
 from tlx.lock import only_process
 
 flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
@@ -42,14 +44,14 @@ def train(arguments: list[str]) -> None:
 
     with only_process(folder), Terminal(CONSOLE) as terminal:
         result = train_run(experiment, folder, terminal)
-    _print_result(result, folder)
+    _print_result(experiment, result, folder)
 
 
 def search(arguments: list[str]) -> None:
     """tlx search EXPERIMENT.gin: search the best configuration within search.space.
 
-    Trial 0 is the experiment as written. The winner, by validation AP, is judged on the test split, which
-    no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on with the search, also with
+    Trial 0 is the experiment as written. The winner, by search.metric on the validation split, is judged on the
+    test split, which no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on, also with
     other search.trials, search.minutes, search.workers or memory settings.
 
     With --storage, the same command on many hosts works on one search: a PostgreSQL database keeps the trials,
@@ -74,20 +76,20 @@ def search(arguments: list[str]) -> None:
     folder = _run_dir(experiment, search=True)
     with Terminal(CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
-    _print_best(result, folder)
+    _print_best(experiment, result, folder)
 
 
-def _print_best(result: dict[str, Any], folder: Path) -> None:
+def _print_best(experiment: config.Experiment, result: dict[str, Any], folder: Path) -> None:
     best = result["best"]
     finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
-    _print_result(result, folder / best["folder"], folder)
+    _print_result(experiment, result, folder / best["folder"], folder)
     if not (folder / best["folder"]).exists():
         where = f"on the host {best['host']}" if best["host"] else f"gone: {folder / best['folder']} was removed"
         CONSOLE.print(f"The run folder and the pictures are {where}.", soft_wrap=True)
     validation = best["validation"]
     CONSOLE.print(
-        f"\nThe best of {finished} trials is trial {best['trial']}, with validation AP"
-        f" {number(validation['AP'])}, AP50 {number(validation['AP50'])}. Its bindings:",
+        f"\nThe best of {finished} trials is trial {best['trial']}, with validation {in_words(validation)}."
+        " Its bindings:",
         soft_wrap=True,
     )
     for binding in best["bindings"]:
@@ -102,7 +104,7 @@ def evaluate(arguments: list[str]) -> None:
     folder, experiment = _trained(arguments[:1])
     from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
 
-    _print_result(evaluate_run(config.build(experiment.trees["run"]), folder), folder)
+    _print_result(experiment, evaluate_run(config.build(experiment.trees["run"]), folder), folder)
 
 
 def predict(arguments: list[str]) -> None:
@@ -193,12 +195,12 @@ def _on(best: dict[str, Any]) -> str:
     return f": it is on the host {best['host']}" if best.get("host") else ""
 
 
-def _print_result(result: dict[str, Any], folder: Path, search_folder: Path | None = None) -> None:
-    from tlx.evaluate import summary  # noqa: PLC0415
-
+def _print_result(
+    experiment: config.Experiment, result: dict[str, Any], folder: Path, search_folder: Path | None = None
+) -> None:
     metrics = result["metrics"]
-    CONSOLE.print(summary(metrics))
-    CONSOLE.print(f"{result['split']} AP {number(metrics['AP'])}, AP50 {number(metrics['AP50'])}\n")
+    CONSOLE.print(evaluator_of(experiment).table(metrics))
+    CONSOLE.print(f"{result['split']} {in_words(metrics)}\n")
     places = {
         "search folder": search_folder,
         "run folder": folder,

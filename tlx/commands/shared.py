@@ -1,4 +1,4 @@
-"""What all commands share: the flags, the terminal, and how a metric is printed."""
+"""What all commands share: the flags and the terminal."""
 
 import sys
 from typing import Any
@@ -30,7 +30,3 @@ def server() -> Any:
     # Each run notes down the command that began it.
     sys.argv[:] = [argument.replace(FLAGS.storage, str(made)) for argument in sys.argv]
     return made
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

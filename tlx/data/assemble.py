@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.files import relative
 from tlx.data.images import image_header, named_format
 from tlx.data.names import near_misses
 from tlx.data.objects import Columns, Object, columns
 from tlx.data.oddities import clipped_counted, doubt, oddity
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.errors import DataError, suggest
 
 # The label of an object whose class is not wanted.
@@ -80,7 +81,7 @@ def assemble(
         findings[before:] = clipped_counted(findings[before:])
     else:
         doubt(len(objects.names), findings[before:], findings)
-    boxes = sum(example.ignore.size - np.count_nonzero(example.ignore) for example in examples)
+    boxes = sum(len(example.targets.counted) for example in examples)
     _refuse_none(boxes, "box to learn from", reader, root, findings)
     return Dataset(root.resolve().name, names, examples, tuple(findings))
 
@@ -248,8 +249,8 @@ def _examples(
             message = f"none of its {own} boxes is sound; the image is left out, since it would count as background"
             findings.append(Finding("no-sound-box", "warning", record.file, record.record, message))
             continue
-        truth = boxes[start:stop], labels[start:stop], ignore[start:stop]
-        yield Example(record.image, *size, *truth, _place(record), record.group, record.split)
+        truth = Boxes(boxes[start:stop], labels[start:stop], ignore[start:stop])
+        yield Example(record.image, *size, truth, _place(record), record.group, record.split)
 
 
 def _distinct(records: list[Record], objects: Columns, labels: np.ndarray, findings: list[Finding]) -> np.ndarray:

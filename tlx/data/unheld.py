@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.targets import ANY_CLASS
 
 _SHOWN = 5
 
@@ -34,8 +35,8 @@ class Unheld:
 
     def classless(self, example: Example) -> np.ndarray:
         """Return which boxes belong to no class, bool [n], and note that these are left out."""
-        without = example.labels == ANY_CLASS
-        for box in example.boxes[without]:
+        without = example.objects.labels == ANY_CLASS
+        for box in example.objects.boxes[without]:
             self.add("ignore regions of no class; left out, which makes background of them", example, box)
         return without
 
@@ -51,7 +52,7 @@ class Unheld:
             written.append(unique)
         changed = [i for i, (old, new) in enumerate(zip(classes, written, strict=True)) if old != new]
         if changed:
-            first = next((self._place(e) for e in self._examples if np.isin(e.labels, changed).any()), "")
+            first = next((self._place(e) for e in self._examples if np.isin(e.objects.labels, changed).any()), "")
             told = ", ".join(f"{classes[i]!r} as {written[i]!r}" for i in changed[:_SHOWN])
             more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             message = f"{self.format} cannot hold {len(changed)} class names as they are: {told}{more}"

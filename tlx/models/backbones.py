@@ -10,7 +10,7 @@ from typing import Any
 
 from tlx.errors import ModelError
 from tlx.lazy import keras
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, tap_table
 from tlx.models.weights import Restored, auto_name, leaves, restore, weights_file
 from tlx.registry import backbones
 
@@ -196,7 +196,7 @@ for _network in NETWORKS:
 def _backbone(network: Network, weights: str | None, min_restored: float, options: dict[str, float]) -> Backbone:
     path = weights_file(f"backbones.{network.name}", weights, min_restored)
     build = partial(_build, network, path, weights == "imagenet", min_restored, options)
-    return Backbone(network.name, build, network.taps, network.blocks)
+    return Backbone(network.name, build, *tap_table(network.taps), network.blocks)
 
 
 def _build(

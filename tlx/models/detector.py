@@ -1,75 +1,95 @@
 """A backbone and a head become a detector."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import h5py
 
 from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
-from tlx.models.weights import Restored
+from tlx.models.head import BuiltHead, Head, TapShape
+from tlx.models.weights import Restored, restore
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A built detector: float32 RGB [b, h, w, 3] in 0..255 -> the taps of `network` -> the outputs of `top`.
+    """A built model: float32 RGB [b, h, w, 3] in 0..255 -> the taps of `network` -> `head`.
 
-    `head` made `top` and knows its loss and how to decode it; `grid` is where its locations lie. `model`
-    is both in one, which is what gets saved. `blocks` is the backbone's.
+    `network` is the backbone as far as the head reads it. `model` holds everything, which is what gets saved.
+    `size` is the input's (height, width); `blocks` is the backbone's.
     """
 
     network: Any
-    top: Any
+    head: BuiltHead
     model: Any
-    head: Any
-    grid: tuple[np.ndarray, np.ndarray]
+    task: str
     size: tuple[int, int]
     classes: tuple[str, ...]
     blocks: str
     restored: Restored | None
 
+    @property
+    def head_variables(self) -> list[Any]:
+        """The variables of the head that train."""
+        return [variable for part in self.head.parts for variable in part.trainable_variables]
+
 
 def build(
     backbone: Backbone,
-    head: Any,
+    head: Head,
     classes: tuple[str, ...],
     size: tuple[int, int],
     pretrained: bool = True,
     precision: Precision = "float32",
 ) -> Detector:
-    """Build a detector for pictures of `size` (height, width), with random weights where `pretrained` is False.
+    """Build a model for pictures of `size` (height, width), with random weights where `pretrained` is False.
 
-    Its variables are float32 and so are its outputs, whatever `precision` its layers compute in.
+    Its variables are float32, whatever `precision` its layers compute in.
 
     Raises:
-      ModelError: the head wants a stride that the backbone has no tap for, or gives outputs of less than float32.
+      ConfigError: the head wants a tap that the backbone does not have.
+      ModelError: the head gives outputs of less than float32.
     """
     with _computing_in(precision):
-        return _build(backbone, head, classes, size, pretrained)
+        chosen = head.select(backbone)
+        base, restored = backbone.build(size, pretrained)
+        network = keras.Model(base.inputs[0], [base.get_layer(tap.layer).output for tap in chosen], name="backbone")
+        shapes = [TapShape(*out.shape[1:], tap.stride) for tap, out in zip(chosen, network.outputs, strict=True)]
+        built = head.build(shapes, len(classes), size)
+        if any(output.dtype != "float32" for part in built.parts for output in part.outputs):
+            kind = type(head).__name__
+            raise ModelError(f"{kind}: its outputs must be float32; give its last layers dtype='float32'")
+        whole = _whole(network, built.parts)
+    return Detector(network, built, whole, head.task, size, classes, backbone.blocks, restored)
 
 
-def _build(
-    backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int], pretrained: bool
-) -> Detector:
-    base, restored = backbone.build(size, pretrained)
-    missing = [stride for stride in head.strides if stride not in backbone.taps]
-    if missing:
-        raise ModelError(
-            f"{backbone.name} has taps at strides {sorted(backbone.taps)}, none at {missing}; change the head's strides"
-        )
-    taps = [base.get_layer(backbone.taps[stride]).output for stride in head.strides]
-    network = keras.Model(base.inputs[0], taps, name="backbone")
-    shapes = [tuple(tap.shape[1:]) for tap in taps]
-    top = head.build(shapes, len(classes))
-    if any(output.dtype != "float32" for output in top.outputs):
-        raise ModelError(f"{type(head).__name__}: its outputs must be float32; give its last layers dtype='float32'")
-    model = keras.Model(network.inputs[0], top(network.outputs), name="detector")
-    return Detector(network, top, model, head, head.grid(shapes, size), size, classes, backbone.blocks, restored)
+def _whole(network: Any, parts: Sequence[Any]) -> Any:
+    """Return one `keras.Model` that holds a backbone and the parts of a head side by side; it is never called."""
+    inputs = [image for model in (network, *parts) for image in model.inputs]
+    waiting = iter(inputs)
+    outputs = [model([next(waiting) for _ in model.inputs]) for model in (network, *parts)]
+    return keras.Model(inputs, keras.tree.flatten(outputs), name="detector")
+
+
+def load_weights(detector: Detector, path: Path) -> None:
+    """Give a model the weights that `save_weights` of its `model` wrote, or an earlier tlx did.
+
+    Raises:
+      ModelError: the file was written for another model.
+    """
+    with h5py.File(path) as file:
+        by_parts = detector.network.name in file.get("layers", ())
+    if by_parts:
+        detector.model.load_weights(path)
+    else:
+        # Until tlx 0.1 the layers of the backbone stood beside the head, not within one of their own.
+        restore(detector.model, path, 1.0)
 
 
 @contextlib.contextmanager

@@ -1,43 +1,87 @@
-"""What a head is: the part of a detector that learns from scratch, with its loss and its decoding."""
+"""What a head is: the part of a model that learns from scratch, with its losses and its predictions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
+from tlx.models.backbone import Backbone, Tap
 
-Grid = tuple[np.ndarray, np.ndarray]
 Size = tuple[int, int]
+# Arrays [b, ...] by name: targets, outputs and predictions are such.
+Tensors = Mapping[str, Any]
+# Of each example, the sum of a loss [b], and the weight that the batch's sum is divided by [b].
+Losses = dict[str, tuple[Any, Any]]
+
+
+class TapShape(NamedTuple):
+    """What a tap gives for an input of a certain size: [b, height, width, channels], at a stride in pixels.
+
+    A pooled tap gives [b, channels]; its height and width are 1.
+    """
+
+    height: int
+    width: int
+    channels: int
+    stride: int
 
 
 class Head(ABC):
-    """Turns backbone taps into detections, and says how wrong they are.
+    """A head's settings, from which it is built for a backbone, a number of classes and an input size.
 
-    `strides` names the taps that it wants, finest first, `task` the data that it learns from: `Dataset.task`.
+    `task` is the registered name of the task whose data it learns from and whose predictions it makes.
     """
 
-    strides: tuple[int, ...]
-    task: ClassVar[Literal["detection", "classification"]] = "detection"
+    task: ClassVar[str] = "detection"
 
     @abstractmethod
-    def build(self, shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:
-        """Return a `keras.Model` from taps [b, h, w, c] of these shapes to the head's raw outputs, float32."""
+    def select(self, backbone: Backbone) -> tuple[Tap, ...]:
+        """Return those of a backbone's taps that it reads, in the order in which `build` and `forward` get them.
 
-    @abstractmethod
-    def grid(self, shapes: Sequence[tuple[int, int, int]], size: Size) -> Grid:
-        """Return the centres float32 [n, 2] of all locations in input pixels, and their strides float32 [n]."""
+        This must not need TensorFlow: configurations are checked by it.
 
-    @abstractmethod
-    def losses(self, outputs: Any, targets: Any, grid: Grid) -> tuple[Any, Any, Any]:
-        """Return, for each image, the summed score loss [b], the summed box loss [b] and the positives [b].
-
-        `targets` are boxes [b, m, 4] in input pixels, labels [b, m] and ignore flags [b, m]. A batch's loss
-        is the sum of both losses over the sum of the positives, so that it can be added up in parts.
+        Raises:
+          ConfigError: the backbone has no such tap.
         """
 
     @abstractmethod
-    def decode(self, outputs: Any, grid: Grid) -> tuple[Any, Any, Any]:
-        """Return boxes [b, k, 4] in input pixels, scores [b, k] and labels [b, k], best first.
+    def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltHead":
+        """Return the head with its layers, for taps of these shapes and an input of `size` (height, width)."""
 
-        Places that hold no detection have score 0.
+
+class BuiltHead(ABC):
+    """A head's layers and geometry.
+
+    `parts` are its layers, as functional `keras.Model`s with float32 outputs: what trains, and what is saved.
+    `loss_groups` names
+    its losses, those together whose sums are divided by one and the same weight.
+    """
+
+    parts: tuple[Any, ...]
+    loss_groups: tuple[tuple[str, ...], ...]
+
+    @abstractmethod
+    def forward(
+        self, taps: Sequence[Any], targets: Tensors | None = None, training: bool = False, seeds: Any = None
+    ) -> Tensors:
+        """Return the head's outputs for taps [b, h, w, c].
+
+        In training there are `targets`, the task's arrays, and `seeds` int32 [b, 2]: whatever is drawn at random
+        must be drawn from an example's own seed by a stateless generator, so that it does not depend on how a
+        batch is cut into parts.
         """
+
+    @abstractmethod
+    def losses(self, outputs: Tensors, targets: Tensors) -> Losses:
+        """Return, for each loss, its sum over an example [b] and the example's weight [b], float32.
+
+        A batch's loss is the sum over all names of (sum of sums) / max(sum of weights, 1), so that it can be added
+        up in parts. Losses of one of `loss_groups` return the same weights.
+        """
+
+    @abstractmethod
+    def predict(self, outputs: Tensors) -> Tensors:
+        """Return dense predictions, float32: whatever `postprocess` takes, and export may leave as it is."""
+
+    def postprocess(self, dense: Tensors) -> Tensors:
+        """Return what the task makes a prediction of: by default, the dense predictions themselves."""
+        return dense

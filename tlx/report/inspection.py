@@ -14,6 +14,7 @@ from tlx.data.doctor import examine, grouped, worst
 from tlx.data.doctor.patient import Patient, admit
 from tlx.data.splits.parts import Splits
 from tlx.report.histogram import Histogram, counted, doubling
+from tlx.tasks.task import task_of
 
 # COCO's: a box is small below 32 x 32 pixels and large from 96 x 96 on.
 SMALL, LARGE = 32.0, 96.0
@@ -51,8 +52,8 @@ class Inspection:
         return {
             name: {
                 "images": len(examples),
-                "boxes": sum(int((~e.ignore).sum()) for e in examples),
-                "empty": sum(not (~e.ignore).any() for e in examples),
+                "boxes": sum(len(e.targets.counted) for e in examples),
+                "empty": sum(not len(e.targets.counted) for e in examples),
             }
             for name, examples in self.patient.parts.items()
         }
@@ -66,13 +67,13 @@ class Inspection:
         if self.patient.task == "classification":
             return [images]
         scales = [min(width / e.width, height / e.height) for e in examples]
-        sides = [_sides(e)[~e.ignore] for e in examples]
+        sides = [_sides(e)[~e.objects.ignore] for e in examples]
         trained = [side * scale for side, scale in zip(sides, scales, strict=True)]
         return [
             images,
             doubling("box size: √(width x height), px", _joined(sides)),
             doubling(f"box size once images are {width} x {height} px", _joined(trained)),
-            counted("boxes in an image", (int((~e.ignore).sum()) for e in examples)),
+            counted("boxes in an image", (len(e.targets.counted) for e in examples)),
         ]
 
     def image_kinds(self) -> dict[str, int]:
@@ -106,16 +107,17 @@ def inspect(
     data: Dataset | Splits, size: tuple[int, int], path: Path, format: str, root: Path | None = None
 ) -> Inspection:
     """Return all there is to tell about data that is to be trained at `size`, (height, width) in pixels."""
-    found = (*data.findings, *examine(data, size, root))
-    return Inspection(str(path), path.resolve().stem, format, admit(data, size, root), found)
+    patient = admit(data, size, root)
+    found = (*data.findings, *examine(data, size, task_of(patient.task).check, root))
+    return Inspection(str(path), path.resolve().stem, format, patient, found)
 
 
 def _rows(patient: Patient) -> Iterator[dict[str, Any]]:
     examples = patient.examples
-    owner = np.repeat(np.arange(len(examples)), [len(e.labels) for e in examples])
-    part = np.repeat(patient.part_of, [len(e.labels) for e in examples])
-    labels = np.concatenate([np.zeros(0, np.int32), *(e.labels for e in examples)])
-    ignore = np.concatenate([np.zeros(0, np.bool_), *(e.ignore for e in examples)])
+    owner = np.repeat(np.arange(len(examples)), [len(e.objects) for e in examples])
+    part = np.repeat(patient.part_of, [len(e.objects) for e in examples])
+    labels = np.concatenate([np.zeros(0, np.int32), *(e.objects.labels for e in examples)])
+    ignore = np.concatenate([np.zeros(0, np.bool_), *(e.objects.ignore for e in examples)])
     sides = np.concatenate([np.zeros(0), *map(_sides, examples)])
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], np.arange(len(patient.classes) + 1))
@@ -136,7 +138,7 @@ def _row(name: str, images: int, ignored: int, sides: np.ndarray, part: np.ndarr
 
 
 def _sides(example: Example) -> np.ndarray:
-    boxes = example.boxes.astype(np.float64)
+    boxes = example.objects.boxes.astype(np.float64)
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 

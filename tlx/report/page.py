@@ -13,6 +13,7 @@ from PIL import Image
 
 from tlx.data.dataset import Example, Finding
 from tlx.data.images import open_image
+from tlx.data.targets import Boxes
 from tlx.errors import DataError
 from tlx.report.inspection import SIZES, Inspection
 from tlx.report.pictures import contact_sheet, draw
@@ -55,7 +56,7 @@ def chosen(inspection: Inspection, count: int) -> list[int]:
     sound = [i for i, picture in enumerate(patient.pictures) if not picture.error]
     firsts: dict[int, int] = {}
     for i in sound:
-        for label in patient.examples[i].labels.tolist():
+        for label in patient.examples[i].targets.labels.tolist():
             firsts.setdefault(label, i)
     some = dict.fromkeys(list(firsts.values())[: count // 2])
     spread = np.linspace(0, len(sound) - 1, count - len(some)).round().astype(int) if sound else []
@@ -157,9 +158,10 @@ def _tile(example: Example, classes: tuple[str, ...]) -> Image.Image:
     scale = min(1.0, _LONGEST / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     ratio = np.array([width / image.width, height / image.height] * 2)
-    boxes = np.clip(example.boxes * ratio, 0, (width, height) * 2).astype(np.float32)
+    objects = example.objects
+    boxes = np.clip(objects.boxes * ratio, 0, (width, height) * 2).astype(np.float32)
     kept = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-    moved = Example(example.image, width, height, boxes[kept], example.labels[kept], example.ignore[kept])
+    moved = Boxes(boxes[kept], objects.labels[kept], objects.ignore[kept])
     names = [printable(name)[:40] for name in classes]
     picture = draw(image.resize((width, height), Image.Resampling.LANCZOS), None, moved, names)
     picture.thumbnail(_TILE)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from tlx.data.dataset import ANY_CLASS, Example
-from tlx.evaluate import Detections
+from tlx.data.targets import ANY_CLASS, Boxes
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -23,6 +23,7 @@ PALETTE: tuple[Colour, ...] = (
     (0, 114, 178),
 )
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (190, 190, 190)
+GREEN, RED = (0, 110, 80), (170, 50, 20)
 BACKGROUND = (24, 26, 30)
 # Below this longest side, in pixels, a label would cover what it labels, so the picture is enlarged first.
 SMALLEST = 480
@@ -33,10 +34,18 @@ def colour_of(label: int) -> Colour:
     return PALETTE[label % len(PALETTE)]
 
 
+class Scored(Protocol):
+    """Predicted boxes float32 [n, 4] in pixels, with their scores [n] in 0..1 and class positions [n]."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
 def draw(
     image: Image.Image,
-    detections: Detections | None,
-    example: Example | None,
+    detections: Scored | None,
+    truth: Boxes | None,
     classes: Sequence[str],
     min_score: float = 0.3,
 ) -> Image.Image:
@@ -51,8 +60,8 @@ def draw(
     factor = max(1, -(-SMALLEST // max(image.size)))
     picture = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
     canvas = _Canvas(picture)
-    if example is not None:
-        _draw_truth(canvas, example, classes, factor, named=detections is None)
+    if truth is not None:
+        _draw_truth(canvas, truth, classes, factor, named=detections is None)
     if detections is not None:
         # The best go last, so that they lie on top, and their labels first, so that they find room.
         shown = [i for i in np.argsort(detections.scores, kind="stable") if detections.scores[i] >= min_score]
@@ -65,8 +74,8 @@ def draw(
     return picture
 
 
-def _draw_truth(canvas: "_Canvas", example: Example, classes: Sequence[str], factor: int, named: bool) -> None:
-    for box, label, ignore in zip((example.boxes * factor).tolist(), example.labels, example.ignore, strict=True):
+def _draw_truth(canvas: "_Canvas", truth: Boxes, classes: Sequence[str], factor: int, named: bool) -> None:
+    for box, label, ignore in zip((truth.boxes * factor).tolist(), truth.labels, truth.ignore, strict=True):
         if ignore or label == ANY_CLASS:
             canvas.hatched(box)
         elif named:
@@ -74,6 +83,25 @@ def _draw_truth(canvas: "_Canvas", example: Example, classes: Sequence[str], fac
             canvas.label(box, classes[label], colour_of(int(label)))
         else:
             canvas.dashed(box)
+
+
+def caption(image: Image.Image, text: str, right: bool | None) -> Image.Image:
+    """Return a copy of `image` with a line of text beneath: on green where `right`, on red where not, on grey if None.
+
+    An image whose longest side is below `SMALLEST` is enlarged by a whole factor, to keep the text legible.
+    """
+    factor = max(1, -(-SMALLEST // max(image.size)))
+    shown = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    font = ImageFont.load_default(size=max(14, shown.width // 18))
+    ascent, descent = font.getmetrics()
+    colour = GREY if right is None else GREEN if right else RED
+    picture = Image.new("RGB", (shown.width, shown.height + 2 * (ascent + descent)), colour)
+    picture.paste(shown)
+    # What is too long for the line goes on in a second one.
+    words = ImageDraw.Draw(picture)
+    cut = next((i for i in range(len(text), 0, -1) if words.textlength(text[:i], font) <= shown.width - 8), len(text))
+    words.text((4, shown.height), f"{text[:cut]}\n{text[cut:]}", fill=BLACK if right is None else WHITE, font=font)
+    return picture
 
 
 @dataclass

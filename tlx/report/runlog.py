@@ -11,9 +11,9 @@ from PIL import Image
 from tlx import memory
 from tlx.data.dataset import Dataset
 from tlx.data.images import open_image
-from tlx.evaluate import Detections
-from tlx.report.pictures import contact_sheet, draw
+from tlx.report.pictures import contact_sheet
 from tlx.report.tensorboard import Board
+from tlx.tasks.task import task_of
 
 # So many pictures show how a run does; more would only be scrolled past.
 _SHOWN, _SHOWN_EACH_LOOK = 12, 4
@@ -58,17 +58,17 @@ class RunLog(contextlib.AbstractContextManager):
         step: int,
         metrics: dict[str, Any],
         scalars: dict[str, float],
-        seen: tuple[Dataset, Sequence[Detections]],
+        seen: tuple[Dataset, Sequence[Any]],
     ) -> None:
         """Log a look at the validation split: `place` is (its number from 1, of how many)."""
-        overall = {f"validation/{k}": metrics[k] for k in ("AP", "AP50", "AP75", "AR")}
+        overall = {f"validation/{name}": value for name, value in metrics["values"].items()}
         self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.own() / 1e9})
         self.board.images(step, "validation", sample(*seen, _SHOWN_EACH_LOOK))
         self.listener.look(*place, metrics)
 
 
-def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Detections]) -> None:
-    """Write pictures of final detections to a run's folder: each by itself, and all on one sheet."""
+def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:
+    """Write pictures of final predictions to a run's folder: each by itself, and all on one sheet."""
     (folder / "pictures").mkdir(exist_ok=True)
     pictures = sample(dataset, found, _SHOWN)
     for number, picture in enumerate(pictures):
@@ -76,8 +76,9 @@ def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[De
     contact_sheet(pictures).save(folder / f"{split}.jpg", quality=90)
 
 
-def sample(dataset: Dataset, found: Sequence[Detections], count: int) -> list[Image.Image]:
-    """Return up to `count` pictures, spread over a dataset, with predicted boxes over true ones."""
+def sample(dataset: Dataset, found: Sequence[Any], count: int) -> list[Image.Image]:
+    """Return up to `count` pictures, spread over a dataset, with predictions beside the truth."""
+    task = task_of(dataset.task)
     spread = dict.fromkeys(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
     chosen = [(dataset.examples[i], found[i]) for i in spread]
-    return [draw(open_image(example.image), boxes, example, dataset.classes) for example, boxes in chosen]
+    return [task.draw(open_image(e.image), seen, e.targets, dataset.classes) for e, seen in chosen]

@@ -18,6 +18,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tlx.evaluate.evaluator import headline, in_words
+
 
 class Terminal:
     """Follows a run or a search on a terminal, live; in a file or pipe it prints a line for each event.
@@ -70,7 +72,7 @@ class Terminal:
 
     def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
         """Print the metrics of a look at the validation split."""
-        self.console.print(f"  look {number}/{looks}: AP {shown(metrics['AP'])}, AP50 {shown(metrics['AP50'])}")
+        self.console.print(f"  look {number}/{looks}: {in_words(metrics)}")
 
     def table(self, rows: list[dict[str, Any]], wanted: int) -> None:
         """Show the trials of a search, the best one marked, with the time that the rest will take."""
@@ -107,28 +109,23 @@ def shown(value: float | None) -> str:
 
 def trials_table(rows: list[dict[str, Any]]) -> Table:
     """Return the trials of a search as a table, the best one in bold."""
-    scores = {row["trial"]: _score(row) for row in rows if _score(row) is not None}
+    scores = {row["trial"]: row["score"] for row in rows if row["state"] == "complete" and row["score"] is not None}
     best = max(scores, key=scores.get) if scores else None
-    table = Table(title="trials, by validation AP")
-    for name, justify in (("trial", "right"), ("state", "left"), ("AP", "right"), ("AP50", "right"), ("s", "right")):
+    lines = {row["trial"]: headline(row["validation"]) for row in rows if row["validation"]}
+    names = list(next(iter(lines.values()), {}))
+    table = Table(title=f"trials, by validation {names[0]}" if names else "trials")
+    columns = (("trial", "right"), ("state", "left"), *((name, "right") for name in names), ("s", "right"))
+    for name, justify in columns:
         table.add_column(name, justify=justify)
     table.add_column("bindings")
     for row in rows:
-        metrics = row["validation"] or {}
+        line = lines.get(row["trial"], {})
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
-        bindings = "; ".join(row["bindings"])
-        cells = (str(row["trial"]), row["state"], shown(metrics.get("AP")), shown(metrics.get("AP50")), seconds)
-        table.add_row(*cells, escape(bindings), style="bold green" if row["trial"] == best else "")
+        cells = (str(row["trial"]), row["state"], *(shown(line.get(name)) for name in names), seconds)
+        table.add_row(*cells, escape("; ".join(row["bindings"])), style="bold green" if row["trial"] == best else "")
     return table
 
 
-def _score(row: dict[str, Any]) -> float | None:
-    return row["validation"]["AP"] if row["state"] == "complete" and row["validation"] else None
-
-
 def _line(row: dict[str, Any]) -> str:
-    metrics = row["validation"] or {}
-    return (
-        f"trial {row['trial']} {row['state']}: AP {shown(metrics.get('AP'))}, AP50 {shown(metrics.get('AP50'))},"
-        f" {row['seconds'] or 0:.0f} s"
-    )
+    known = f": {in_words(row['validation'])}" if row["validation"] else ""
+    return f"trial {row['trial']} {row['state']}{known}, {row['seconds'] or 0:.0f} s"

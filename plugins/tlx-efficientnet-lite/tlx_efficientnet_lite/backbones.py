@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlx.errors import ModelError
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, tap_table
 from tlx.models.weights import Restored, restore, weights_file
 from tlx.registry import backbones
 from tlx_efficientnet_lite import network, unpickle
@@ -83,7 +83,7 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    return Backbone(variant.name, build, network.taps(variant.width, variant.depth), network.BLOCKS)
+    return Backbone(variant.name, build, *tap_table(network.taps(variant.width, variant.depth)), network.BLOCKS)
 
 
 def _build(

@@ -34,9 +34,9 @@ def codes(dataset):
 def test_fractions_become_pixels_and_groups_are_ignored(tmp_path):
     dataset = open_images(put(tmp_path, [row(), row(label="/m/02p5f1q", box=(0, 1, 0.5, 1), group=1), row(group=-1)]))
     assert dataset.classes == ("Coffee cup", "Mug")
-    assert dataset.examples[0].boxes.tolist() == [[10, 10, 40, 35], [0, 25, 100, 50]]
-    assert dataset.examples[0].labels.tolist() == [1, 0]
-    assert dataset.examples[0].ignore.tolist() == [False, True]
+    assert dataset.examples[0].objects.boxes.tolist() == [[10, 10, 40, 35], [0, 25, 100, 50]]
+    assert dataset.examples[0].objects.labels.tolist() == [1, 0]
+    assert dataset.examples[0].objects.ignore.tolist() == [False, True]
     assert dataset.examples[0].split == "train"
     assert [f.code for f in dataset.findings] == ["duplicate-box"]
 
@@ -62,8 +62,8 @@ def test_other_columns_and_another_order(tmp_path):
     dataset = open_images(
         put(tmp_path, ["0,/m/02jvh9,a1,0.7,0.2,0.4,0.1,1,-1", "1,/m/02jvh9,a1,1,0,1,0,0,-1"], header=header)
     )
-    assert dataset.examples[0].boxes.tolist() == [[10, 10, 40, 35], [0, 0, 100, 50]]
-    assert dataset.examples[0].ignore.tolist() == [True, False]
+    assert dataset.examples[0].objects.boxes.tolist() == [[10, 10, 40, 35], [0, 0, 100, 50]]
+    assert dataset.examples[0].objects.ignore.tolist() == [True, False]
 
 
 def test_classes_are_chosen_by_name_in_their_order(tmp_path):
@@ -80,7 +80,7 @@ def test_classes_are_chosen_by_name_in_their_order(tmp_path):
 )
 def test_depictions(tmp_path, depictions, ignore):
     put(tmp_path, [row(), row(box=(0, 1, 0, 1), depiction=1)])
-    assert open_images(tmp_path, depictions=depictions).examples[0].ignore.tolist() == ignore
+    assert open_images(tmp_path, depictions=depictions).examples[0].objects.ignore.tolist() == ignore
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_counted(tmp_path):
     ]
     assert [f.message[:2] for f in dataset.findings] == ["2 ", "1 ", "2 "]
     background = open_images(tmp_path, unlabelled="background")
-    assert [(e.image.name, e.split, len(e.boxes)) for e in background.examples] == (
+    assert [(e.image.name, e.split, len(e.objects.boxes)) for e in background.examples] == (
         [("a1.jpg", "train", 1), ("d4.jpg", "train", 0), ("e5.jpg", "validation", 0)]
     )
 

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor import examine, grouped, worst
 from tlx.data.doctor.boxes import iou, twins
 from tlx.data.readers.coco import coco
 from tlx.data.readers.kitti import kitti
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import Splits, ratio
+from tlx.data.targets import ANY_CLASS, Boxes, ImageClass
+from tlx.tasks.task import task_of
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 CLASSES = ("cat", "dog")
@@ -39,15 +41,20 @@ def example(tmp_path):
         table = np.array([(*box, 0, False)[:6] for box in boxes], np.float64).reshape(-1, 6)
         labels, ignore = table[:, 4].astype(np.int32), table[:, 5].astype(np.bool_)
         record = f"labels.json (image {len(made)})"
-        return Example(path, *size, table[:, :4].astype(np.float32), labels, ignore, record, split=split)
+        boxes = Boxes(table[:, :4].astype(np.float32), labels, ignore)
+        return Example(path, *size, boxes, record, split=split)
 
     return example
 
 
-def found(*examples, code=None, size=(320, 320), task="detection", findings=()):
+def examined(data, size):
+    return examine(data, size, task_of(data.task if isinstance(data, Dataset) else data.train.task).check)
+
+
+def found(*examples, code=None, size=(320, 320), findings=()):
     """Return what the doctor finds: all with one code, or all codes but those that few pictures bring along."""
-    data = Dataset("drawn", CLASSES, examples, tuple(findings), task)
-    seen = examine(data, size)
+    task = examples[0].targets.task
+    seen = examined(Dataset("drawn", CLASSES, examples, tuple(findings), task), size)
     if code:
         return [finding for finding in seen if finding.code == code]
     return [finding.code for finding in seen if finding.code not in ("few-examples", "class-imbalance")]
@@ -56,7 +63,7 @@ def found(*examples, code=None, size=(320, 320), task="detection", findings=()):
 def test_a_sound_dataset_has_no_findings(example):
     boxes = [(4 + label, 4, 30 + 9 * label, 30, label) for label in (0, 1)]
     data = Dataset("drawn", CLASSES, tuple(example(*boxes, seed=i) for i in range(10)))
-    assert examine(data, (64, 64)) == ()
+    assert examined(data, (64, 64)) == ()
 
 
 def test_bad_pictures_are_all_reported_with_their_place(example):
@@ -113,7 +120,7 @@ def test_a_box_that_covers_everything_is_named_unless_it_is_the_label_of_the_pic
     covering = example((0, 0.2, 63.8, 48))
     (finding,) = found(covering, code="box-covers-image")
     assert (finding.severity, finding.file, finding.record) == ("warning", "1.png", "labels.json (image 1), box 1")
-    assert found(covering, task="classification") == []
+    assert found(replace(covering, targets=ImageClass(0))) == []
     assert found(example((0, 0, 63, 40))) == []
     assert found(example((0, 0, 64, 48, 0, True))) == []
 
@@ -152,7 +159,7 @@ def test_a_picture_without_boxes_is_background_unless_its_reader_said_so(example
 def test_classes_are_counted_where_they_are_learnt(example):
     train = [example((4, 4, 30, 30), split="train") for _ in range(12)]
     other = [example((4, 4, 30, 30, 1), split="validation")]
-    seen = {f.code: f for f in examine(Dataset("drawn", CLASSES, (*train, *other)), (64, 64))}
+    seen = {f.code: f for f in examined(Dataset("drawn", CLASSES, (*train, *other)), (64, 64))}
     assert set(seen) == {"class-not-in-training", "class-not-in-validation"}
     assert "1 x 'dog' in other parts" in seen["class-not-in-training"].message
     assert "none of 'cat'" in seen["class-not-in-validation"].message
@@ -160,7 +167,7 @@ def test_classes_are_counted_where_they_are_learnt(example):
 
 def test_few_examples_and_imbalance(example):
     many = example(*[(x, y, x + 6, y + 6) for x in range(0, 50, 8) for y in range(0, 40, 8)])
-    seen = {f.code: f for f in examine(Dataset("drawn", CLASSES, (many, example((4, 4, 30, 30, 1)))), (64, 64))}
+    seen = {f.code: f for f in examined(Dataset("drawn", CLASSES, (many, example((4, 4, 30, 30, 1)))), (64, 64))}
     assert {code: f.severity for code, f in seen.items()} == {"few-examples": "warning", "class-imbalance": "info"}
     assert seen["few-examples"].record == "class dog"
     assert "35.0 to 1" in seen["class-imbalance"].message
@@ -168,7 +175,7 @@ def test_few_examples_and_imbalance(example):
 
 def test_copies_within_and_across_parts(example):
     parts = [example((4, 4, 30, 30), seed=7, split=split) for split in ("train", "train", "validation")]
-    seen = {f.code: f for f in examine(Dataset("drawn", CLASSES, tuple(parts)), (64, 64))}
+    seen = {f.code: f for f in examined(Dataset("drawn", CLASSES, tuple(parts)), (64, 64))}
     assert (seen["duplicate-image"].severity, seen["duplicate-image"].file) == ("info", "1.png")
     across = seen["duplicate-image-across-splits"]
     assert across.severity == "warning"
@@ -194,9 +201,11 @@ def test_the_same_picture_with_other_labels(example, boxes, other, how):
 def test_look_alikes_contradict_only_with_nothing_in_common(example, tmp_path):
     one, same = example((4, 4, 30, 30), seed=7), example((4, 4, 30, 30, 1), seed=7)
     Image.open(same.image).resize((32, 24)).save(same.image)
-    same = replace(same, width=32, height=24, boxes=np.array([[2, 2, 15, 15]], np.float32))
+    half = replace(same.targets, boxes=np.array([[2, 2, 15, 15]], np.float32))
+    same = replace(same, width=32, height=24, targets=half)
     assert "looks like 2.png" in found(one, same, code="contradicting-labels")[0].message
-    assert found(one, replace(same, labels=np.array([0], np.int32)), code="contradicting-labels") == []
+    agreed = replace(same, targets=replace(half, labels=np.array([0], np.int32)))
+    assert found(one, agreed, code="contradicting-labels") == []
 
 
 def test_what_splitting_found_is_not_said_again(example):
@@ -204,7 +213,7 @@ def test_what_splitting_found_is_not_said_again(example):
     parts = ratio(Dataset("drawn", CLASSES, examples))
     assert isinstance(parts, Splits)
     assert Counter(f.code for f in parts.findings)["duplicate-image"] == 1
-    assert "duplicate-image" not in {f.code for f in examine(parts, (64, 64))}
+    assert "duplicate-image" not in {f.code for f in examined(parts, (64, 64))}
 
 
 def test_findings_are_grouped_worst_first():
@@ -232,7 +241,7 @@ def test_findings_are_grouped_worst_first():
 )
 def test_real_folders_show_what_is_odd_about_them(folder, reader, codes):
     dataset = reader(DATA / folder)
-    seen = (*dataset.findings, *examine(dataset, (320, 320)))
+    seen = (*dataset.findings, *examined(dataset, (320, 320)))
     counts = Counter(finding.code for finding in seen)
     assert {code: counts[code] for code in codes} == codes
     assert [finding for finding in seen if finding.severity == "error"] == []

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tlx.data.doctor import examine
+from tlx.data.doctor.boxes import check_boxes
 from tlx.data.doctor.repair import repair
 from tlx.data.images import read_image
 from tlx.data.readers.coco import coco
@@ -69,7 +70,7 @@ def state(root):
 
 def test_the_copy_is_free_of_what_was_wrong_and_the_original_unchanged(sick, tmp_path):
     before, dataset = state(sick), voc(sick)
-    ill = {f.code for f in (*dataset.findings, *examine(dataset, (64, 64)))}
+    ill = {f.code for f in (*dataset.findings, *examine(dataset, (64, 64), check_boxes))}
     mended = {"unreadable-image", "cmyk-image", "alpha-image", "deep-image", "exif-rotated", "image-format"}
     mended |= {"duplicate-image", "zero-area-box", "near-miss-class"}
     assert mended < ill
@@ -84,7 +85,7 @@ def test_the_copy_is_free_of_what_was_wrong_and_the_original_unchanged(sick, tmp
     }
     assert state(sick) == before
     well = voc(tmp_path / "well")
-    found = {f.code for f in (*well.findings, *examine(well, (64, 64)))}
+    found = {f.code for f in (*well.findings, *examine(well, (64, 64), check_boxes))}
     # Copies that are labelled differently are for a person to judge.
     assert found & mended == {"duplicate-image"}
     assert "contradicting-labels" in found
@@ -118,9 +119,9 @@ def test_of_copies_in_two_parts_the_one_that_judges_stays(sick, tmp_path):
 def test_boxes_keep_their_place_in_another_format(sick, tmp_path):
     dataset = voc(sick)
     repair(dataset, sick, tmp_path / "well", "coco")
-    before = {e.image.stem: e.boxes for e in dataset.examples}
+    before = {e.image.stem: e.objects.boxes for e in dataset.examples}
     for example in coco(tmp_path / "well").examples:
-        np.testing.assert_allclose(example.boxes, before[example.image.stem], atol=1e-3)
+        np.testing.assert_allclose(example.objects.boxes, before[example.image.stem], atol=1e-3)
 
 
 @pytest.mark.parametrize(("target", "message"), [("sick/well", "lies within"), ("full", "is not an empty folder")])

@@ -184,7 +184,7 @@ def test_a_manifest_is_fetched_once_and_then_read(tmp_path, secure, network, lim
     entries = fetched.load(tmp_path / "pets").entries
     assert set(entries) == set(urls)
     dataset = manifest(file)
-    assert [dataset.classes[e.labels[0]] for e in dataset.examples] == ["c", "c", "d"]
+    assert [dataset.classes[e.objects.labels[0]] for e in dataset.examples] == ["c", "c", "d"]
     assert dataset.findings == ()
 
     secure.asked.clear()

@@ -38,9 +38,9 @@ def test_boxes_classes_and_gaps(tmp_path):
     annotations = [label(), label((1.5, 2, 3, 4), category_id=90, iscrowd=1)]
     dataset = coco(str(write(tmp_path, annotations)))
     assert dataset.classes == ("cup", "fork")
-    assert dataset.examples[0].boxes.tolist() == [[10, 20, 40, 35], [1.5, 2, 4.5, 6]]
-    assert dataset.examples[0].labels.tolist() == [0, 1]
-    assert dataset.examples[0].ignore.tolist() == [False, True]
+    assert dataset.examples[0].objects.boxes.tolist() == [[10, 20, 40, 35], [1.5, 2, 4.5, 6]]
+    assert dataset.examples[0].objects.labels.tolist() == [0, 1]
+    assert dataset.examples[0].objects.ignore.tolist() == [False, True]
     assert dataset.findings == ()
 
 
@@ -51,7 +51,7 @@ def test_ids_may_be_strings_on_one_side_only(tmp_path):
 
 def test_images_without_annotations_are_background(tmp_path):
     images = [{"id": 5, "file_name": "a.png"}, {"id": 6, "file_name": "b.png"}]
-    assert [len(e.boxes) for e in coco(write(tmp_path, [label()], images)).examples] == [1, 0]
+    assert [len(e.objects.boxes) for e in coco(write(tmp_path, [label()], images)).examples] == [1, 0]
 
 
 def test_a_url_means_its_last_segment(tmp_path):
@@ -125,7 +125,7 @@ def test_an_upside_down_bbox_is_found_even_where_it_is_hardly_off(tmp_path):
     assert "upside down" in finding.message
     assert "readers.coco.boxes_from = 'segmentation'" in finding.message
     repaired = coco(path, boxes_from="segmentation")
-    assert (repaired.examples[0].boxes.tolist(), repaired.findings) == ([[10, 14, 40, 35]], ())
+    assert (repaired.examples[0].objects.boxes.tolist(), repaired.findings) == ([[10, 14, 40, 35]], ())
 
 
 def test_what_one_annotation_lacks_is_located(tmp_path):
@@ -212,7 +212,7 @@ def test_a_broken_segmentation_costs_no_bbox(tmp_path, broken):
 def test_numbers_as_text_are_numbers(tmp_path):
     images = [{"id": "5", "file_name": "a.png", "width": "100", "height": "50"}]
     path = write(tmp_path, [label(("10", "20", "30", "15"), id=1.0, iscrowd="0", image_id=5.0)], images)
-    assert coco(path).examples[0].boxes.tolist() == [[10, 20, 40, 35]]
+    assert coco(path).examples[0].objects.boxes.tolist() == [[10, 20, 40, 35]]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_images_of_one_name_in_several_folders(tmp_path):
     (tmp_path / "images/two").mkdir()
     (tmp_path / "images/a.png").rename(tmp_path / "images/two/a.png")
     dataset = coco(path)
-    assert [e.boxes.tolist() for e in dataset.examples] == [[[1, 2, 4, 6]]]
+    assert [e.objects.boxes.tolist() for e in dataset.examples] == [[[1, 2, 4, 6]]]
     assert [(f.code, f.record) for f in dataset.findings] == [("missing-image", "image 5")]
 
 
@@ -298,7 +298,7 @@ def test_classes_named_by_numbers_and_what_is_marked_ignore(tmp_path):
     annotations = [label(category_id="x"), label((1, 2, 3, 4), category_id="x", id=2, ignore=1)]
     dataset = coco(write(tmp_path, annotations, categories=categories))
     assert dataset.classes == ("0",)
-    assert dataset.examples[0].ignore.tolist() == [False, True]
+    assert dataset.examples[0].objects.ignore.tolist() == [False, True]
 
 
 def test_what_has_only_a_segmentation_has_its_bounds(tmp_path):
@@ -306,7 +306,7 @@ def test_what_has_only_a_segmentation_has_its_bounds(tmp_path):
     annotations = [label(segmentation=[[1, 2, 5, 2, 5, 9]]) | {"bbox": None}, label(segmentation=mask, id=2)]
     del annotations[1]["bbox"]
     dataset = coco(write(tmp_path, annotations))
-    assert dataset.examples[0].boxes.tolist() == [[1, 2, 5, 9], [10, 20, 12, 35]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[1, 2, 5, 9], [10, 20, 12, 35]]
     assert [(f.code, f.record, f.message[:2]) for f in dataset.findings] == (
         [("bbox-from-segmentation", "image 5, annotation 1", "2 ")]
     )
@@ -314,7 +314,7 @@ def test_what_has_only_a_segmentation_has_its_bounds(tmp_path):
 
 def test_fractions_of_the_image(tmp_path):
     dataset = coco(write(tmp_path, [label((0.1, 0.2, 0.3, 0.5)), label((0, 0, 1, 1), id=2)]))
-    np.testing.assert_allclose(dataset.examples[0].boxes, [[10, 10, 40, 35], [0, 0, 100, 50]], atol=1e-5)
+    np.testing.assert_allclose(dataset.examples[0].objects.boxes, [[10, 10, 40, 35], [0, 0, 100, 50]], atol=1e-5)
     assert [f.code for f in dataset.findings] == ["boxes-as-fractions"]
 
 
@@ -362,9 +362,9 @@ def test_images_may_be_elsewhere_but_names_do_not_lead_there(tmp_path):
 def test_coco_tiny():
     dataset = coco(DATA / "coco_tiny")
     assert Counter(e.split for e in dataset.examples) == {"train": 32, "validation": 6}
-    assert sum(len(e.boxes) for e in dataset.examples) == 424
-    assert sum(int(e.ignore.sum()) for e in dataset.examples) == 5
-    assert sum(not len(e.boxes) for e in dataset.examples) == 2
+    assert sum(len(e.objects.boxes) for e in dataset.examples) == 424
+    assert sum(int(e.objects.ignore.sum()) for e in dataset.examples) == 5
+    assert sum(not len(e.objects.boxes) for e in dataset.examples) == 2
     assert dataset.findings == ()
     assert _sniff(DATA / "coco_tiny").fits
     assert [path.name for path in sorted(DATA.iterdir()) if path.is_dir() and _sniff(path).fits] == [
@@ -386,5 +386,5 @@ def test_peaches_are_upside_down_and_repairable(tmp_path):
     repaired = coco(path, images=tmp_path, boxes_from="segmentation")
     assert repaired.findings == ()
     for wrong, right in zip(flipped.examples, repaired.examples, strict=True):
-        turned = wrong.height - wrong.boxes[:, [3, 1]]
-        np.testing.assert_allclose(turned, right.boxes[:, [1, 3]], atol=1e-3)
+        turned = wrong.height - wrong.objects.boxes[:, [3, 1]]
+        np.testing.assert_allclose(turned, right.objects.boxes[:, [1, 3]], atol=1e-3)

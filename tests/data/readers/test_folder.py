@@ -46,7 +46,7 @@ def put(request, tmp_path):
 
 def told(dataset):
     """What is in which class and split, by file name."""
-    return {e.image.name: (e.split, dataset.classes[e.labels[0]]) for e in dataset.examples}
+    return {e.image.name: (e.split, dataset.classes[e.objects.labels[0]]) for e in dataset.examples}
 
 
 def codes(dataset):
@@ -57,7 +57,7 @@ def test_a_folder_is_a_class(put):
     dataset = folder(put("dog/1.png", "cat/2.jpg", "cat/3.JPEG"))
     assert (dataset.task, dataset.classes, dataset.findings) == ("classification", ("cat", "dog"), ())
     assert told(dataset) == {"1.png": ("", "dog"), "2.jpg": ("", "cat"), "3.JPEG": ("", "cat")}
-    assert dataset.examples[0].boxes.tolist() == [[0, 0, 40, 30]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[0, 0, 40, 30]]
     level = {e.image.name: int(read_image(e.image)[0, 0, 0]) for e in dataset.examples}
     assert level == {"1.png": 0, "2.jpg": 1, "3.JPEG": 2}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tlx.data.dataset import ANY_CLASS
 from tlx.data.readers.kitti import kitti
+from tlx.data.targets import ANY_CLASS
 from tlx.errors import DataError
 from tlx.registry import readers
 
@@ -31,7 +31,7 @@ def put(root, **labels):
 def test_coordinates_are_taken_as_they_stand(tmp_path, base):
     put(tmp_path / base, frame_7=[line("Car", (1.25, 2, 30.5, 40)), "", line("Car", (0, 0, 99, 49), score="0.9")])
     dataset = kitti(str(tmp_path))
-    assert dataset.examples[0].boxes.tolist() == [[1.25, 2, 30.5, 40], [0, 0, 99, 49]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[1.25, 2, 30.5, 40], [0, 0, 99, 49]]
     assert dataset.findings == ()
 
 
@@ -39,8 +39,8 @@ def test_dontcare_is_an_ignore_region_of_no_class(tmp_path):
     put(tmp_path, a=[line("Car", (1, 2, 30, 40)), line("DontCare", (50, 2, 60, 40), -1, -1)])
     dataset = kitti(tmp_path, classes=("Car",))
     assert dataset.classes == ("Car",)
-    assert dataset.examples[0].labels.tolist() == [0, ANY_CLASS]
-    assert dataset.examples[0].ignore.tolist() == [False, True]
+    assert dataset.examples[0].objects.labels.tolist() == [0, ANY_CLASS]
+    assert dataset.examples[0].objects.ignore.tolist() == [False, True]
 
 
 def test_limits_turn_objects_into_ignore_regions(tmp_path):
@@ -49,17 +49,17 @@ def test_limits_turn_objects_into_ignore_regions(tmp_path):
         for i, (truncated, occluded) in enumerate([(0, 0), (0.3, 1), (0.31, 0), (0, 2), (0, 3)])
     ]
     put(tmp_path, a=cars)
-    assert not kitti(tmp_path).examples[0].ignore.any()
+    assert not kitti(tmp_path).examples[0].objects.ignore.any()
     strict = kitti(tmp_path, max_truncated=0.3, max_occluded=1).examples[0]
-    assert strict.ignore.tolist() == [False, False, True, True, True]
-    assert strict.labels.tolist() == [0] * 5
+    assert strict.objects.ignore.tolist() == [False, False, True, True, True]
+    assert strict.objects.labels.tolist() == [0] * 5
 
 
 def test_clipping_is_one_note_and_merging_works(tmp_path):
     put(tmp_path, a=[line("Car", (1, 2, 130, 40)), line("Van", (1, 2, 140, 40))])
     dataset = kitti(tmp_path, merge={"Van": "Car"})
     assert dataset.counts() == {"Car": 2}
-    assert dataset.examples[0].boxes[:, 2].tolist() == [100, 100]
+    assert dataset.examples[0].objects.boxes[:, 2].tolist() == [100, 100]
     assert [(f.code, f.severity) for f in dataset.findings] == [("clipped-box", "info")]
 
 
@@ -70,7 +70,7 @@ BROKEN = ["Car 0 0 0 1 2 3 4", line("Car", (1, "x", 3, 4)), line("Car", (1, 2, 3
 def test_a_broken_line_costs_its_object(tmp_path, broken):
     put(tmp_path, a=[line("Car", (1, 2, 30, 40)), broken, line("Car", (2, 2, 30, 40))])
     dataset = kitti(tmp_path)
-    assert len(dataset.examples[0].boxes) == 2
+    assert len(dataset.examples[0].objects.boxes) == 2
     assert [(f.code, f.severity, f.file, f.record) for f in dataset.findings] == (
         [("broken-object", "warning", "label_2/a.txt", "line 2")]
     )
@@ -192,5 +192,5 @@ def test_missing_folders_are_named(tmp_path):
 def test_real_frames():
     dataset = kitti(DATA / "kitti")
     assert dataset.counts() == ({"Car": 43, "Cyclist": 2, "Misc": 1, "Pedestrian": 11, "Tram": 2, "Truck": 3, "Van": 3})
-    assert sum(int(e.ignore.sum()) for e in dataset.examples) == 79
+    assert sum(int(e.objects.ignore.sum()) for e in dataset.examples) == 79
     assert [(f.code, f.severity) for f in dataset.findings] == [("clipped-box", "info")]

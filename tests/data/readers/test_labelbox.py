@@ -38,7 +38,7 @@ def put(root, rows, *names, lines=False):
 
 
 def boxes(dataset):
-    return [example.boxes.tolist() for example in dataset.examples]
+    return [example.objects.boxes.tolist() for example in dataset.examples]
 
 
 @pytest.mark.parametrize("given", ["folder", "file", "text"])
@@ -359,7 +359,7 @@ def test_vehicles_are_in_their_places_once_scaled():
     # Who labelled these drew the boxes into the pictures, so that a box's sides are yellow or green pixels.
     for example in labelbox(DATA / "labelbox_v2_vehicles", resized="scale").examples:
         pixels = read_image(example.image).astype(int)
-        for x0, _, x1, y1 in example.boxes:
+        for x0, _, x1, y1 in example.objects.boxes:
             strip = pixels[int(y1) - 4 : int(y1) + 5, int(x0) + 4 : int(x1) - 4]
             drawn = (strip[..., :2].max(2) > strip[..., 2] + 60).mean(axis=1)
             assert drawn.max() > 0.6, example.image

@@ -34,10 +34,11 @@ def table(folder, text, name="list.csv", images=("a.png", "b.png")):
 
 def seen(dataset):
     """Each image's name with its (class, box) pairs."""
-    return {
-        e.image.name: [(dataset.classes[n], *box) for n, box in zip(e.labels, e.boxes.tolist(), strict=True)]
-        for e in dataset.examples
-    }
+    found = {}
+    for e in dataset.examples:
+        pairs = zip(e.objects.labels, e.objects.boxes.tolist(), strict=True)
+        found[e.image.name] = [(dataset.classes[label], *box) for label, box in pairs]
+    return found
 
 
 WHOLE = (0, 0, 100, 50)

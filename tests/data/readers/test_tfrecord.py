@@ -55,8 +55,8 @@ def test_boxes_are_parts_of_the_images_size(tmp_path):
     file = put(tmp_path / "a.record", features([(0.25, 0.5, 0.75, 1.0), (0, 0, 1, 1)], ["cat", "dog"], 7))
     dataset = tfrecord(file)
     (example,) = dataset.examples
-    assert example.boxes.tolist() == [[25, 25, 75, 50], [0, 0, 100, 50]]
-    assert [dataset.classes[label] for label in example.labels] == ["cat", "dog"]
+    assert example.objects.boxes.tolist() == [[25, 25, 75, 50], [0, 0, 100, 50]]
+    assert [dataset.classes[label] for label in example.objects.labels] == ["cat", "dog"]
     assert (example.width, example.height, example.image.name, example.split) == (100, 50, "7.png", "")
     assert read_image(example.image)[0, 0].tolist() == [7, 9, 9]
     assert example.record == "a.record (record 1 at byte 0)"
@@ -68,7 +68,7 @@ def test_marked_objects_become_ignore_regions(tmp_path):
     flags = {"difficult": [1, 0, 0, 0, 0], "is_crowd": [0, 1, 0, 0, 0], "group_of": [0, 0, 1, 0, 0]}
     more = {f"{OBJECT}{name}": values for name, values in flags.items()} | {f"{OBJECT}truncated": [1] * 5}
     put(tmp_path / "a.record", features(boxes, ["cat"] * 5) | more)
-    assert tfrecord(tmp_path).examples[0].ignore.tolist() == [True, True, True, False, False]
+    assert tfrecord(tmp_path).examples[0].objects.ignore.tolist() == [True, True, True, False, False]
 
 
 def test_classes_come_from_the_label_map_by_number_mid_or_name(tmp_path):
@@ -79,7 +79,8 @@ def test_classes_come_from_the_label_map_by_number_mid_or_name(tmp_path):
     )
     (tmp_path / "label_map.pbtxt").write_text(MAP)
     dataset = tfrecord(tmp_path)
-    assert [dataset.classes[label] for label in dataset.examples[0].labels] == ["dog", "dog", "dog", "cat", "bird"]
+    labels = dataset.examples[0].objects.labels
+    assert [dataset.classes[label] for label in labels] == ["dog", "dog", "dog", "cat", "bird"]
     assert dataset.findings == ()
     assert tfrecord(tmp_path, classes=("dog", "cat")).classes == ("dog", "cat")
 
@@ -211,7 +212,7 @@ def test_odd_boxes_are_told(tmp_path, box, code):
 def test_boxes_that_are_plainly_in_pixels_are_taken_so_and_told(tmp_path):
     put(tmp_path / "a.record", features([(10, 5, 60, 40)]), features([(0, 0, 90, 50)], level=1), features([], [], 2))
     dataset = tfrecord(tmp_path)
-    assert [e.boxes.tolist() for e in dataset.examples] == [[[10, 5, 60, 40]], [[0, 0, 90, 50]], []]
+    assert [e.objects.boxes.tolist() for e in dataset.examples] == [[[10, 5, 60, 40]], [[0, 0, 90, 50]], []]
     (finding,) = dataset.findings
     assert (finding.code, finding.severity, finding.message[:4]) == ("pixel-coordinates", "warning", "2 x ")
 
@@ -249,7 +250,7 @@ def test_images_with_a_class_and_no_objects_are_for_classification(tmp_path):
     (tmp_path / "label_map.pbtxt").write_text(MAP)
     dataset = tfrecord(tmp_path)
     assert (dataset.task, dataset.counts()) == ("classification", {"cat": 2, "dog": 2})
-    assert dataset.examples[0].boxes.tolist() == [[0, 0, 100, 50]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[0, 0, 100, 50]]
 
 
 def test_what_holds_no_records_is_refused(tmp_path):
@@ -287,7 +288,7 @@ def test_real_records_of_pets():
     assert isinstance(dataset, Dataset)
     assert (len(dataset), len(dataset.classes), dataset.findings) == (10, 10, ())
     first = dataset.examples[0]
-    assert (first.image.name, first.boxes.round().tolist()) == ("chihuahua_153.jpg", [[119, 54, 228, 128]])
+    assert (first.image.name, first.objects.boxes.round().tolist()) == ("chihuahua_153.jpg", [[119, 54, 228, 128]])
     assert read_image(first.image).shape == (225, 300, 3)
 
 

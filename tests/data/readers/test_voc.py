@@ -41,7 +41,7 @@ def test_layouts(tmp_path, annotations, images):
     put(tmp_path / annotations / "a.xml", xml(CUP))
     put(tmp_path / images / "a.JPG")
     (example,) = voc(tmp_path).examples
-    assert example.boxes.tolist() == [[10, 20, 30, 40]]
+    assert example.objects.boxes.tolist() == [[10, 20, 30, 40]]
     assert example.image == tmp_path / images / "a.JPG"
     assert example.record == (Path(annotations) / "a.xml").as_posix()
 
@@ -50,7 +50,7 @@ def test_pixels_count_from_one_and_include_the_last(tmp_path):
     put(tmp_path / "a.png")
     put(tmp_path / "a.xml", xml(("cup", (1, 1, 100, 50)), ("cup", (1.5, 2.25, 30.75, 40)), ("cup", (0, 0, 9, 9))))
     dataset = voc(str(tmp_path))
-    assert dataset.examples[0].boxes.tolist() == [[0, 0, 100, 50], [0.5, 1.25, 30.75, 40], [0, 0, 9, 9]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[0, 0, 100, 50], [0.5, 1.25, 30.75, 40], [0, 0, 9, 9]]
     assert dataset.findings == ()
 
 
@@ -68,8 +68,8 @@ def test_difficult_is_ignored_and_parts_are_left_out(tmp_path):
     put(tmp_path / "a.xml", xml(("man", (1, 1, 9, 9), part), ("man", (2, 2, 9, 9), "<difficult>1</difficult>")))
     dataset = voc(tmp_path)
     assert dataset.classes == ("man",)
-    assert dataset.examples[0].boxes.tolist() == [[0, 0, 9, 9], [1, 1, 9, 9]]
-    assert dataset.examples[0].ignore.tolist() == [False, True]
+    assert dataset.examples[0].objects.boxes.tolist() == [[0, 0, 9, 9], [1, 1, 9, 9]]
+    assert dataset.examples[0].objects.ignore.tolist() == [False, True]
 
 
 def test_the_own_name_comes_before_the_filename_and_paths_are_not_followed(tmp_path):
@@ -151,7 +151,7 @@ def test_a_bad_object_costs_that_object(tmp_path):
     nowhere = "<object><name>cup</name><bndbox/></object><object><name>mug</name></object>"
     put(tmp_path / "a.xml", xml(CUP, ("cup", (1, 2, "x", 4)), extra=nowhere))
     dataset = voc(tmp_path)
-    assert dataset.examples[0].boxes.tolist() == [[10, 20, 30, 40]]
+    assert dataset.examples[0].objects.boxes.tolist() == [[10, 20, 30, 40]]
     assert [(f.code, f.severity, f.file, f.record) for f in dataset.findings] == (
         [("broken-object", "warning", "a.xml", f"object {number}") for number in (1, 2, 4)]
     )

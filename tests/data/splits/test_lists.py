@@ -8,6 +8,7 @@ from PIL import Image
 
 from tlx.data.dataset import Dataset, Example
 from tlx.data.splits import policies as split
+from tlx.data.targets import Boxes
 from tlx.errors import DataError
 
 
@@ -18,8 +19,8 @@ def dataset(folder, names):
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
         Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-        boxes, labels = np.float32([[1, 2, 9, 8]]), np.array([0], np.int32)
-        examples.append(Example(path, 16, 12, boxes, labels, np.array([False]), name))
+        truth = Boxes(np.float32([[1, 2, 9, 8]]), np.array([0], np.int32), np.array([False]))
+        examples.append(Example(path, 16, 12, truth, name))
     return Dataset("made", ("cat",), tuple(examples))
 
 

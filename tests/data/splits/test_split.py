@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.images import file_hash
 from tlx.data.splits import policies as split
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog", "owl")
@@ -25,9 +26,11 @@ def example(folder, name, content=None, labels=(0,), group="", part=""):
         image=path,
         width=16,
         height=12,
-        boxes=np.tile(np.float32([[1, 2, 9, 8]]), (len(labels), 1)),
-        labels=np.array(labels, np.int32),
-        ignore=np.array(labels, np.int32) < 0,
+        targets=Boxes(
+            boxes=np.tile(np.float32([[1, 2, 9, 8]]), (len(labels), 1)),
+            labels=np.array(labels, np.int32),
+            ignore=np.array(labels, np.int32) < 0,
+        ),
         record=name,
         group=group,
         split=part,
@@ -187,7 +190,7 @@ def test_given_numbers_labels_as_the_training_data_does(tmp_path):
     other = dataset([example(tmp_path, "b.png", labels=(1, 0, ANY_CLASS))], classes=("cat", "owl"))
     parts = split.given(train, other)
     assert parts.validation.classes == CLASSES
-    assert parts.validation.examples[0].labels.tolist() == [2, 0, ANY_CLASS]
+    assert parts.validation.examples[0].objects.labels.tolist() == [2, 0, ANY_CLASS]
     assert parts.test is None
 
 
@@ -213,9 +216,9 @@ def test_given_names_data_that_is_given_twice(tmp_path):
 
 
 def test_given_refuses_data_for_two_tasks(tmp_path):
-    whole = replace(example(tmp_path, "a.png"), boxes=np.float32([[0, 0, 16, 12]]))
+    whole = dataset([example(tmp_path, "a.png")]).of_whole_images()
     with pytest.raises(DataError, match="train is data for classification, validation for detection"):
-        split.given(replace(dataset([whole]), task="classification"), dataset([example(tmp_path, "b.png")]))
+        split.given(whole, dataset([example(tmp_path, "b.png")]))
 
 
 def test_each_picture_is_validated_in_exactly_one_fold(tmp_path):
@@ -239,10 +242,12 @@ def test_the_fingerprint_knows_content_and_not_names(tmp_path):
 
     same = made(tmp_path / "a")
     assert made(tmp_path / "b") == same
+    other = example(tmp_path, "other.png")
+    assert made(tmp_path / "c", targets=replace(other.targets)) == same
+    assert made(tmp_path / "c", image=other.image) != same
     for field, value in {
         "boxes": np.float32([[1, 2, 9, 9]]),
         "labels": np.array([1], np.int32),
         "ignore": np.array([True]),
-        "image": example(tmp_path, "other.png").image,
     }.items():
-        assert made(tmp_path / "c", **{field: value}) != same
+        assert made(tmp_path / "c", targets=replace(other.targets, **{field: value})) != same

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.place import Place
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.data.writers.coco import coco
 
 
@@ -17,8 +18,8 @@ def write(folder, splits):
     for number, split in enumerate(splits):
         Image.new("RGB", (64, 48), (number, 0, 0)).save(folder / f"{number}.png")
         boxes = np.array([(0, 2, 10.5, 40), (1, 1, 9, 9), (2, 2, 8, 8)], np.float32)
-        labels, ignore = np.array([1, 0, ANY_CLASS], np.int32), np.array([False, True, True])
-        examples.append(Example(folder / f"{number}.png", 64, 48, boxes, labels, ignore, f"{number}.xml", "", split))
+        truth = Boxes(boxes, np.array([1, 0, ANY_CLASS], np.int32), np.array([False, True, True]))
+        examples.append(Example(folder / f"{number}.png", 64, 48, truth, f"{number}.xml", "", split))
     (folder / "coco").mkdir()
     return coco(Dataset("made", ("cat", "ünï"), tuple(examples)), folder / "coco", Place())
 

@@ -1,9 +1,10 @@
 import numpy as np
 from PIL import Image
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.place import Place
 from tlx.data.readers.kitti import kitti as read
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.data.writers.kitti import kitti
 
 BOXES = ((0, 2, 10.5, 40), (1, 1, 9, 9), (2, 2, 8, 8), (5, 5, 50.0625, 20))
@@ -14,7 +15,8 @@ def write(folder, split=""):
     Image.new("RGB", (64, 48)).save(folder / "a.jpg")
     (folder / "kitti").mkdir()
     labels, ignore = np.array([0, 1, ANY_CLASS, 2], np.int32), np.array([False, True, True, False])
-    one = Example(folder / "a.jpg", 64, 48, np.array(BOXES, np.float32), labels, ignore, "x (line 3)", "", split)
+    truth = Boxes(np.array(BOXES, np.float32), labels, ignore)
+    one = Example(folder / "a.jpg", 64, 48, truth, "x (line 3)", "", split)
     return kitti(Dataset("made", CLASSES, (one,)), folder / "kitti", Place())
 
 
@@ -41,6 +43,6 @@ def test_the_reader_ignores_what_was_ignored(tmp_path):
     write(tmp_path, "test")
     back = read(tmp_path / "kitti")
     assert back.classes == ("DontCare_", "traffic_light_2")
-    assert back.examples[0].labels.tolist() == [1, ANY_CLASS, ANY_CLASS, 0]
-    assert back.examples[0].ignore.tolist() == [False, True, True, False]
+    assert back.examples[0].objects.labels.tolist() == [1, ANY_CLASS, ANY_CLASS, 0]
+    assert back.examples[0].objects.ignore.tolist() == [False, True, True, False]
     assert back.examples[0].split == "test"

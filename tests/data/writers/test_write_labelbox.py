@@ -6,15 +6,16 @@ from PIL import Image
 from tlx.data.dataset import Dataset, Example
 from tlx.data.place import Place
 from tlx.data.readers.labelbox import labelbox as read
+from tlx.data.targets import Boxes
 from tlx.data.writers.labelbox import FILE, labelbox
 
 
 def write(folder):
     Image.new("RGB", (64, 48)).save(folder / "50%25 off#1.png")
     boxes, labels = np.array([(0, 2, 10.5, 40), (1, 1, 9, 9)], np.float32), np.array([1, 0], np.int32)
-    where = folder / "50%25 off#1.png", 64, 48, boxes, labels, np.array([False, True])
+    truth = Boxes(boxes, labels, np.array([False, True]))
     (folder / "out").mkdir()
-    example = Example(*where, record="a.xml", split="test")
+    example = Example(folder / "50%25 off#1.png", 64, 48, truth, record="a.xml", split="test")
     return labelbox(Dataset("made", ("cat", "dog"), (example,)), folder / "out", Place())
 
 

@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tlx.data.container import read_bytes
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.place import Place
 from tlx.data.readers.tfrecord import tfrecord as read
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.data.writers import tfrecord as room
 from tlx.data.writers.tfrecord import tfrecord as write
 
@@ -31,7 +31,7 @@ def example(image, boxes=((1, 2, 30, 40),), labels=None, ignore=None, split=""):
     n = len(boxes)
     labels, ignore = labels if labels is not None else [0] * n, ignore if ignore is not None else [False] * n
     truth = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), np.array(ignore, np.bool_)
-    return Example(image, 64, 48, *truth, split=split)
+    return Example(image, 64, 48, Boxes(*truth), split=split)
 
 
 def side(size):
@@ -74,31 +74,30 @@ def test_the_reader_returns_what_was_written(drawn):
             after = by_name[before.image.name]
             assert read_bytes(after.image) == before.image.read_bytes()
             assert (after.width, after.height, after.split) == (64, 48, before.split)
-            assert np.abs(after.boxes - before.boxes).max(initial=0) < 1e-3
-            assert [back.classes[i] for i in after.labels] == [CLASSES[i] for i in before.labels]
-            assert after.ignore.tolist() == before.ignore.tolist()
+            assert np.abs(after.objects.boxes - before.objects.boxes).max(initial=0) < 1e-3
+            assert [back.classes[i] for i in after.objects.labels] == [CLASSES[i] for i in before.objects.labels]
+            assert after.objects.ignore.tolist() == before.objects.ignore.tolist()
 
 
 def test_images_with_a_class_stay_so(tmp_path):
     whole = [(0, 0, 64, 48)]
     examples = [example(picture(tmp_path, f"{i}.png", i), whole, [i % 3], split="train") for i in range(6)]
     (tmp_path / "made").mkdir()
-    assert write(Dataset("made", CLASSES, tuple(examples), task="classification"), tmp_path / "made", Place()) == []
+    whole_images = Dataset("made", CLASSES, tuple(examples)).of_whole_images()
+    assert write(whole_images, tmp_path / "made", Place()) == []
     back = read(tmp_path / "made")
     assert (back.task, back.counts()) == ("classification", dict.fromkeys(CLASSES, 2))
 
 
 def test_what_it_cannot_hold_is_told(tmp_path):
-    region = replace(
-        example(picture(tmp_path, "a.png")), labels=np.array([ANY_CLASS], np.int32), ignore=np.array([True])
-    )
+    region = example(picture(tmp_path, "a.png"), labels=[ANY_CLASS], ignore=[True])
     rare = example(picture(tmp_path, "b.webp"))
     (tmp_path / "made").mkdir()
     found = write(Dataset("made", CLASSES, (region, rare)), tmp_path / "made", Place())
     assert [(finding.code, finding.severity) for finding in found] == [("cannot-hold", "warning")] * 2
     assert "ignore regions of no class" in found[0].message
     assert "WEBP" in found[1].message
-    assert [len(e.boxes) for e in read(tmp_path / "made").examples] == [0, 1]
+    assert [len(e.objects.boxes) for e in read(tmp_path / "made").examples] == [0, 1]
 
 
 def test_an_image_too_large_for_a_record_is_told(tmp_path, monkeypatch):

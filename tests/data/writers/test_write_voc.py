@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.place import Place
 from tlx.data.readers.voc import voc as read
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.data.writers.voc import voc
 
 CLASSES = ("R2-D2 & <friends>", "chat noir")
@@ -22,9 +23,11 @@ def dataset(folder, boxes, labels=None, ignore=None, classes=CLASSES, split=""):
         image=folder / "a.png",
         width=64,
         height=48,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array([0] * n if labels is None else labels, np.int32),
-        ignore=np.array([False] * n if ignore is None else ignore, np.bool_),
+        targets=Boxes(
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            labels=np.array([0] * n if labels is None else labels, np.int32),
+            ignore=np.array([False] * n if ignore is None else ignore, np.bool_),
+        ),
         record="labels.json (image 7)",
         split=split,
     )
@@ -52,7 +55,7 @@ def test_a_box_of_a_pixel_or_little_more_is_kept(low, size):
     box = np.float32([low, 3, low + size, 3 + size])
     with tempfile.TemporaryDirectory() as folder:
         assert write(Path(folder), [box]) == []
-        assert np.abs(read(Path(folder) / "voc").examples[0].boxes - box).max() <= 1e-3
+        assert np.abs(read(Path(folder) / "voc").examples[0].objects.boxes - box).max() <= 1e-3
 
 
 def test_a_box_of_less_than_a_pixel_becomes_one_pixel_and_is_named(tmp_path):
@@ -61,7 +64,7 @@ def test_a_box_of_less_than_a_pixel_becomes_one_pixel_and_is_named(tmp_path):
     assert finding.record == "box (0, 0, 0.25, 8)"
     assert "2 boxes of less than one pixel" in finding.message
     # The first would begin left of the image, whose edge it keeps to.
-    boxes = read(tmp_path / "voc").examples[0].boxes
+    boxes = read(tmp_path / "voc").examples[0].objects.boxes
     np.testing.assert_allclose(boxes, [(0, 0, 0.25, 8), (9, 8.5, 20, 9.5)], atol=1e-3)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tlx.data.dataset import Example, Finding
 from tlx.data.doctor.patient import Patient
+from tlx.data.targets import iou
 
 # At the size that is trained at, in pixels: less than this tells a network next to nothing.
 MIN_SIDE = 4.0
@@ -15,9 +16,7 @@ _EDGE = 0.01
 
 
 def check_boxes(patient: Patient) -> Iterator[Finding]:
-    """Yield what is odd about the boxes of each image; a classification's boxes are the images themselves."""
-    if patient.task == "classification":
-        return
+    """Yield what is odd about the boxes of each image."""
     for example in patient.examples:
         yield from _covering(patient, example)
         yield from _twins(patient, example)
@@ -30,14 +29,14 @@ def _empty(patient: Patient) -> Iterator[Finding]:
     if any(finding.code == "background-row" for finding in patient.findings):
         return
     for example in patient.examples:
-        if not len(example.boxes):
+        if not len(example.objects.boxes):
             yield patient.at(example, "no-boxes", "info", "has no box; it is taken as background", example.record)
 
 
 def _covering(patient: Patient, example: Example) -> Iterator[Finding]:
     shape = np.array([example.width, example.height])
-    sides = (example.boxes[:, 2:] - example.boxes[:, :2]) / shape
-    for i in np.flatnonzero((sides >= 1 - _EDGE).all(axis=1) & ~example.ignore):
+    sides = (example.objects.boxes[:, 2:] - example.objects.boxes[:, :2]) / shape
+    for i in np.flatnonzero((sides >= 1 - _EDGE).all(axis=1) & ~example.objects.ignore):
         message = (
             f"{_named(patient, example, i)} covers the whole image; is it a placeholder, or the object that large?"
         )
@@ -45,11 +44,11 @@ def _covering(patient: Patient, example: Example) -> Iterator[Finding]:
 
 
 def _twins(patient: Patient, example: Example) -> Iterator[Finding]:
-    for i, j in twins(example.boxes):
-        if example.ignore[i] or example.ignore[j]:
+    for i, j in twins(example.objects.boxes):
+        if example.objects.ignore[i] or example.objects.ignore[j]:
             continue
         first, second = (_named(patient, example, k) for k in (i, j))
-        if example.labels[i] == example.labels[j]:
+        if example.objects.labels[i] == example.objects.labels[j]:
             message = f"{second} is almost the same box as {first}; remove one of them"
             yield patient.at(example, "near-duplicate-box", "warning", message, _record(example, j))
         else:
@@ -71,22 +70,15 @@ def twins(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of one box [4] with others [n, 4], as [n], 0 to 1."""
-    overlap = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    return overlap / (areas + (box[2:] - box[:2]).prod() - overlap)
-
-
 def _small(patient: Patient, example: Example) -> Iterator[Finding]:
     height, width = patient.size
     scale = min(width / example.width, height / example.height)
-    sides = (example.boxes[:, 2:] - example.boxes[:, :2]).min(axis=1) * scale
-    (small,) = np.nonzero((sides < MIN_SIDE) & ~example.ignore)
+    sides = (example.objects.boxes[:, 2:] - example.objects.boxes[:, :2]).min(axis=1) * scale
+    (small,) = np.nonzero((sides < MIN_SIDE) & ~example.objects.ignore)
     if len(small):
         least = small[sides[small].argmin()]
         message = (
-            f"{len(small)} of {int((~example.ignore).sum())} boxes are less than {MIN_SIDE:g} px wide or high once the "
+            f"{len(small)} of {len(example.targets.counted)} boxes are less than {MIN_SIDE:g} px wide or high once the "
             f"image is {width} x {height} px, such as {_named(patient, example, least)} with {sides[least]:.1f} px; "
             "train at a larger image_size, or cut the image into tiles"
         )
@@ -94,9 +86,9 @@ def _small(patient: Patient, example: Example) -> Iterator[Finding]:
 
 
 def _named(patient: Patient, example: Example, i: int) -> str:
-    label = example.labels[i]
+    label = example.objects.labels[i]
     name = patient.classes[label] if label >= 0 else "a region"
-    return f"{name} ({', '.join(f'{side:g}' for side in example.boxes[i].tolist())})"
+    return f"{name} ({', '.join(f'{side:g}' for side in example.objects.boxes[i].tolist())})"
 
 
 def _record(example: Example, i: int) -> str:

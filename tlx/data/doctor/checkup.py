@@ -1,28 +1,31 @@
 """The whole examination, and its outcome in short."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tlx.data.dataset import Dataset, Finding
-from tlx.data.doctor.boxes import check_boxes
 from tlx.data.doctor.classes import check_classes
 from tlx.data.doctor.copies import check_copies
-from tlx.data.doctor.patient import admit
+from tlx.data.doctor.patient import Patient, admit
 from tlx.data.doctor.pictures import check_pictures
 from tlx.data.splits.parts import Splits
 
 SEVERITIES = ("error", "warning", "info")
-CHECKS = (check_pictures, check_boxes, check_classes, check_copies)
+CHECKS = (check_pictures, check_classes, check_copies)
+Check = Callable[[Patient], Iterable[Finding]]
 
 
-def examine(data: Dataset | Splits, size: tuple[int, int], root: Path | None = None) -> tuple[Finding, ...]:
+def examine(
+    data: Dataset | Splits, size: tuple[int, int], check_labels: Check, root: Path | None = None
+) -> tuple[Finding, ...]:
     """Return what is wrong with data beyond what reading and splitting it found.
 
-    `size` is the (height, width) in pixels that it is to be trained at. Findings name files relative to
-    `root`, or to the images' common folder. Image files are read once while they stay as they are.
+    `size` is the (height, width) in pixels that it is to be trained at, and `check_labels` its task's `check`.
+    Findings name files relative to `root`, or to the images' common folder. Image files are read once while they
+    stay as they are.
     """
     patient = admit(data, size, root)
-    return tuple(finding for check in CHECKS for finding in check(patient))
+    return tuple(finding for check in (*CHECKS, check_labels) for finding in check(patient))
 
 
 def grouped(findings: Iterable[Finding]) -> dict[str, list[Finding]]:

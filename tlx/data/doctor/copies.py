@@ -4,11 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tlx.data.dataset import Example, Finding
-from tlx.data.doctor.boxes import iou
 from tlx.data.doctor.patient import Patient
 from tlx.data.similarity import Relation, relations
-
-_AGREE_IOU = 0.5
 
 
 def check_copies(patient: Patient) -> Iterator[Finding]:
@@ -56,24 +53,11 @@ def _differ(patient: Patient, one: Example, other: Example, exact: bool) -> str:
         return f"this one shows {_told(here)} and that one {_told(there)}" if apart else ""
     if here != there:
         return f"this one is labelled {_told(here)} and that one {_told(there)}"
-    return "" if agree(one, other) else "their boxes are elsewhere"
-
-
-def agree(one: Example, other: Example) -> bool:
-    """Return whether two examples of the same picture have the same objects in about the same places."""
-    here, there = (Counter(example.labels[~example.ignore].tolist()) for example in (one, other))
-    return here == there and _all_in(one, other) and _all_in(other, one)
-
-
-def _all_in(one: Example, other: Example) -> bool:
-    for box, label in zip(one.boxes, one.labels, strict=True):
-        if not (iou(box, other.boxes[other.labels == label]) >= _AGREE_IOU).any():
-            return False
-    return True
+    return "" if one.targets.agrees(other.targets) else "their boxes are elsewhere"
 
 
 def _count(patient: Patient, example: Example) -> Counter[str]:
-    return Counter(patient.classes[label] for label in example.labels[~example.ignore])
+    return Counter(patient.classes[label] for label in example.targets.counted)
 
 
 def _told(counts: Counter[str]) -> str:

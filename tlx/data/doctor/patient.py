@@ -26,7 +26,7 @@ class Patient:
     """
 
     classes: tuple[str, ...]
-    task: Literal["detection", "classification"]
+    task: str
     parts: Mapping[str, tuple[Example, ...]]
     size: tuple[int, int]
     root: Path
@@ -60,7 +60,7 @@ class Patient:
     def counts(self, part: str | None = None) -> np.ndarray:
         """Return how many boxes that count each class has in a part, or in all: int [classes]."""
         examples = self.examples if part is None else self.parts[part]
-        labels = [example.labels[~example.ignore] for example in examples]
+        labels = [example.targets.counted for example in examples]
         return np.bincount(np.concatenate([np.zeros(0, np.int32), *labels]), minlength=len(self.classes))
 
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from tlx.data import container
 from tlx.data.convert import convert
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor.checkup import grouped
-from tlx.data.doctor.copies import agree
 from tlx.data.doctor.patient import Patient, admit
 from tlx.data.doctor.pictures import lies
 from tlx.data.images import open_image
 from tlx.data.names import near_misses
 from tlx.data.similarity import same
 from tlx.data.survey import Picture
+from tlx.data.targets import ANY_CLASS
 from tlx.errors import DataError
 
 Report = Callable[[str, int, int], None]
@@ -77,7 +77,7 @@ def _with_merged_classes(dataset: Dataset, done: list[Finding]) -> Dataset:
         done.append(Finding("merged-class", "info", "", f"class {rare}", message))
     classes = tuple(name for name in dataset.classes if name not in merge)
     table = np.array([*(classes.index(merge.get(name, name)) for name in dataset.classes), ANY_CLASS], np.int32)
-    examples = tuple(replace(example, labels=table[example.labels]) for example in dataset.examples)
+    examples = tuple(replace(example, targets=example.targets.relabelled(table)) for example in dataset.examples)
     return replace(dataset, classes=classes, examples=examples)
 
 
@@ -98,7 +98,7 @@ def _spare_copies(patient: Patient) -> Iterator[tuple[int, int]]:
     for first, others in same([picture.sha256 for picture in patient.pictures]):
         staying: list[int] = []
         for i in sorted((first, *others.tolist()), key=lambda i: (_PRECEDENCE.index(patient.examples[i].split), i)):
-            twin = next((j for j in staying if agree(patient.examples[i], patient.examples[j])), None)
+            twin = next((j for j in staying if patient.examples[i].targets.agrees(patient.examples[j].targets)), None)
             if twin is None:
                 staying.append(i)
             else:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
 from tlx.data.files import spellings
 from tlx.data.formats.tfexample import Values
+from tlx.data.targets import ANY_CLASS
 
 IMAGE = "image/encoded"
 FORMAT = "image/format"
@@ -153,11 +154,11 @@ def features(image: bytes, kind: str, name: str, example: Example, dataset: Data
         WIDTH: [example.width],
         HEIGHT: [example.height],
     }
-    kept = example.labels != ANY_CLASS
-    numbers = (example.labels[kept] + 1).tolist()
+    kept = example.objects.labels != ANY_CLASS
+    numbers = (example.objects.labels[kept] + 1).tolist()
     texts = [dataset.classes[number - 1].encode() for number in numbers]
     if dataset.task == "classification":
         return {**said, IMAGE_TEXT: texts, IMAGE_LABEL: numbers}
-    sides = (example.boxes[kept] / np.array([example.width, example.height] * 2, np.float64)).T.tolist()
-    difficult = example.ignore[kept].astype(int).tolist()
+    sides = (example.objects.boxes[kept] / np.array([example.width, example.height] * 2, np.float64)).T.tolist()
+    difficult = example.objects.ignore[kept].astype(int).tolist()
     return {**said, **dict(zip(SIDES, sides, strict=True)), TEXT: texts, LABEL: numbers, DIFFICULT: difficult}

@@ -15,6 +15,7 @@ from tlx.data.place import Place, new_folder
 from tlx.data.scenes import still, turned
 from tlx.data.scenes.backdrop import backdrop
 from tlx.data.scenes.canvas import SUPERSAMPLE, Canvas, Light, Sprite
+from tlx.data.targets import Boxes
 from tlx.data.writers.voc import voc
 from tlx.errors import DataError
 
@@ -180,8 +181,10 @@ def _drawn(folder: Path, seed: int, index: int) -> Example:
         image=path,
         width=image.width,
         height=image.height,
-        boxes=np.array([label.box for label in labels], np.float32).reshape(-1, 4),
-        labels=np.array([CLASSES.index(label.name) for label in labels], np.int32),
-        ignore=np.array([label.difficult for label in labels], np.bool_),
+        targets=Boxes(
+            np.array([label.box for label in labels], np.float32).reshape(-1, 4),
+            np.array([CLASSES.index(label.name) for label in labels], np.int32),
+            np.array([label.difficult for label in labels], np.bool_),
+        ),
         split=_SPLITS[index % len(_SPLITS)],
     )

@@ -66,7 +66,7 @@ def divide(dataset: Dataset, groups: np.ndarray, shares: np.ndarray, seed: int) 
     _, groups = np.unique(groups, return_inverse=True)
     columns = np.zeros((groups.max(initial=-1) + 1, len(dataset.classes) + 1))
     for group, example in zip(groups, dataset.examples, strict=True):
-        columns[group, :-1] += np.bincount(example.labels[~example.ignore], minlength=len(dataset.classes))
+        columns[group, :-1] += np.bincount(example.targets.counted, minlength=len(dataset.classes))
         columns[group, -1] += 1
     if len(columns) < len(shares):
         errors = [str(finding) for finding in dataset.findings if finding.severity == "error"]

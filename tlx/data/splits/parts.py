@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example, Finding
+from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.images import file_hash
 from tlx.data.similarity import relations
+from tlx.data.targets import ANY_CLASS
 from tlx.errors import DataError, suggest
 
 NAMES = ("train", "validation", "test")
@@ -85,7 +86,7 @@ def relabelled(part: Dataset, classes: tuple[str, ...]) -> Dataset:
             )
     # The last position serves labels of no class, since it is what index -1 finds.
     table = np.array([*(classes.index(name) for name in part.classes), ANY_CLASS], np.int32)
-    examples = tuple(replace(example, labels=table[example.labels]) for example in part.examples)
+    examples = tuple(replace(example, targets=example.targets.relabelled(table)) for example in part.examples)
     return replace(part, classes=classes, examples=examples)
 
 
@@ -104,6 +105,5 @@ def relative_paths(examples: Sequence[Example]) -> list[str]:
 def digest(example: Example, pixels: bool = True) -> bytes:
     """Return the SHA-256 of what an example holds: its labels and (if `pixels`) its image's bytes."""
     total = hashlib.sha256(file_hash(example.image).encode() if pixels else b"")
-    for array in (example.boxes, example.labels, example.ignore):
-        total.update(array.tobytes())
+    total.update(example.targets.tobytes())
     return total.digest()

@@ -48,9 +48,10 @@ def coco(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
 
 def _annotations(example: Example, image: int, before: int, unheld: Unheld) -> list[dict[str, Any]]:
     written = ~unheld.classless(example)
-    boxes = example.boxes[written].astype(np.float64)
+    objects = example.objects
+    boxes = objects.boxes[written].astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    kinds = zip(boxes.tolist(), example.labels[written].tolist(), example.ignore[written].tolist(), strict=True)
+    kinds = zip(boxes.tolist(), objects.labels[written].tolist(), objects.ignore[written].tolist(), strict=True)
     return [
         {
             "id": number,

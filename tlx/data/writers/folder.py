@@ -32,17 +32,15 @@ def folder(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
     splits = any(e.split for e in dataset.examples) or any(named_split(name) is not None for name in classes)
     folders: dict[Path, list[Example]] = defaultdict(list)
     for example in dataset.examples:
-        labels = np.unique(example.labels[~example.ignore])
+        labels = np.unique(example.targets.counted)
         if len(labels) == 1:
             parent = target / _SPLITS[example.split] if splits else target
             folders[parent / classes[labels[0]]].append(example)
         else:
             unheld.add(_why(len(labels)), example)
             place.count()
-        if dataset.task == "detection" and len(example.boxes):
-            unheld.add(
-                "boxes; left out: a class folder tells an image's class alone", example, count=len(example.boxes)
-            )
+        if dataset.task != "classification" and (count := len(example.objects)):
+            unheld.add("boxes; left out: a class folder tells an image's class alone", example, count=count)
     for folder, examples in folders.items():
         for name, example in zip(names(examples), examples, strict=True):
             place(example.image, folder / name)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Finding
+from tlx.data.dataset import Dataset, Finding
 from tlx.data.place import Place, names
+from tlx.data.targets import ANY_CLASS
 from tlx.data.unheld import Unheld, encodable
 from tlx.data.writers.lists import write_lists
 from tlx.registry import writers
@@ -36,10 +37,11 @@ def kitti(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
     (target / "label_2").mkdir()
     for name, example in zip(files, dataset.examples, strict=True):
         place(example.image, target / "image_2" / name)
-        for box in example.boxes[example.ignore & (example.labels != ANY_CLASS)]:
+        objects = example.objects
+        for box in objects.boxes[objects.ignore & (objects.labels != ANY_CLASS)]:
             unheld.add(f"ignored boxes of a class; written as {_ANYTHING}, without their class", example, box)
-        labels = np.where(example.ignore, ANY_CLASS, example.labels)
-        lines = [_line(classes[label], box) for label, box in zip(labels, example.boxes, strict=True)]
+        labels = np.where(objects.ignore, ANY_CLASS, objects.labels)
+        lines = [_line(classes[label], box) for label, box in zip(labels, objects.boxes, strict=True)]
         (target / "label_2" / f"{Path(name).stem}.txt").write_text("".join(lines), encoding="utf-8", newline="\n")
     write_lists(target / "ImageSets", dataset.examples, [Path(name).stem for name in files])
     return unheld.findings()

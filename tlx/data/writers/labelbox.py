@@ -38,7 +38,8 @@ def labelbox(dataset: Dataset, target: Path, place: Place) -> list[Finding]:
 
 
 def _boxes(example: Example, unheld: Unheld) -> Iterator[tuple[list[float], int]]:
-    for box, label, ignored in zip(example.boxes, example.labels.tolist(), example.ignore, strict=True):
+    objects = example.objects
+    for box, label, ignored in zip(objects.boxes, objects.labels.tolist(), objects.ignore, strict=True):
         if ignored:
             unheld.add("ignored boxes; left out, which makes background of them", example, box)
         else:

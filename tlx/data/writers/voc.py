@@ -52,7 +52,7 @@ def _annotation(name: str, example: Example, classes: Sequence[str], unheld: Unh
         f"\t<size><width>{example.width}</width><height>{example.height}</height><depth>3</depth></size>",
     ]
     written = ~unheld.classless(example)
-    boxes, labels, ignore = example.boxes[written], example.labels[written], example.ignore[written]
+    boxes, labels, ignore = (array[written] for array in example.objects.arrays.values())
     for box, label, ignored in zip(boxes, labels, ignore, strict=True):
         x_min, y_min, x_max, y_max = (_number(value) for value in _corners(box, example, unheld))
         lines += [

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.data.dataset import ANY_CLASS
 from tlx.errors import refuse_values
 from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
-from tlx.models.head import Grid, Head, Size
+from tlx.models.assign import CentreSampling, Locations
+from tlx.models.backbone import Backbone, Tap, choose_taps
+from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
+from tlx.models.postprocess import Suppression
 from tlx.registry import heads
 
 
@@ -50,12 +52,18 @@ class Fcos(Head):
         }
         refuse_values("heads.fcos", self, sound)
 
-    def build(self, shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:
+    def select(self, backbone: Backbone) -> tuple[Tap, ...]:
+        return choose_taps(backbone.taps, self.strides, "heads.fcos.strides")
+
+    def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltFcos":
+        return BuiltFcos(self, self._network(taps, classes), locations(taps, size))
+
+    def _network(self, shapes: Sequence[TapShape], classes: int) -> Any:
         """Return a `keras.Model` from taps [b, h, w, c] to (logits [b, n, classes], distances [b, n, 4]).
 
         The n locations are those of all taps, finest first, row by row; distances are in pixels.
         """
-        taps = [keras.Input(shape) for shape in shapes]
+        taps = [keras.Input(shape[:3]) for shape in shapes]
         tower = self._tower(classes)
         logits, distances = [], []
         for level, stride in zip(self._pyramid(taps), self.strides, strict=True):
@@ -97,72 +105,59 @@ class Fcos(Head):
     def _convolved(self, x: Any, name: str) -> Any:
         return keras.ops.relu(_separable(x, name, self.channels, "he_normal", "zeros"))
 
-    def grid(self, shapes: Sequence[tuple[int, int, int]], size: Size) -> Grid:
-        centres, strides = [], []
-        for (h, w, _), stride in zip(shapes, self.strides, strict=True):
-            x, y = (np.arange(w) + 0.5) * size[1] / w, (np.arange(h) + 0.5) * size[0] / h
-            centres.append(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
-            strides.append(np.full(h * w, stride))
-        return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
-    def losses(self, outputs: Any, targets: Any, grid: Grid) -> tuple[Any, Any, Any]:
-        (logits, distances), (boxes, labels, ignore) = outputs, targets
-        chosen, positive, inside = self._assign(boxes, labels, ignore, grid)
-        true_boxes = tf.gather(boxes, chosen, batch_dims=1)
-        true_labels = tf.where(positive, tf.gather(labels, chosen, batch_dims=1), -1)
-        predicted = geometry.from_distances(grid[0], distances)
+def locations(taps: Sequence[TapShape], size: Size) -> Locations:
+    """Return the places that a head looks from: one at the centre of each cell of each tap, in input pixels."""
+    centres, strides = [], []
+    for h, w, _, stride in taps:
+        x, y = (np.arange(w) + 0.5) * size[1] / w, (np.arange(h) + 0.5) * size[0] / h
+        centres.append(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+        strides.append(np.full(h * w, stride))
+    return Locations(np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltFcos(BuiltHead):
+    """An `Fcos` with its network, a `keras.Model`, and the locations of all its levels, finest first."""
+
+    settings: Fcos
+    network: Any
+    locations: Locations
+
+    loss_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("scores", "boxes"),)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.network,)
+
+    def forward(
+        self, taps: Sequence[Any], targets: Tensors | None = None, training: bool = False, seeds: Any = None
+    ) -> Tensors:
+        logits, distances = self.network(list(taps), training=training)
+        return {"logits": logits, "distances": distances}
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> Losses:
+        logits, classes = outputs["logits"], outputs["logits"].shape[-1]
+        chosen, positive, counted = CentreSampling(self.settings.radius)(self.locations, targets, classes)
+        true_boxes = tf.gather(targets["boxes"], chosen, batch_dims=1)
+        true_labels = tf.where(positive, tf.gather(targets["labels"], chosen, batch_dims=1), -1)
+        predicted = geometry.from_distances(self.locations.centres, outputs["distances"])
         weight = tf.cast(positive, tf.float32)
         quality = tf.stop_gradient(geometry.iou(predicted, true_boxes)) * weight
-        wanted = tf.one_hot(true_labels, logits.shape[-1]) * quality[..., None]
+        wanted = tf.one_hot(true_labels, classes) * quality[..., None]
         loss = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits) * tf.abs(wanted - tf.sigmoid(logits)) ** 2
-        counted = self._counted(true_labels, labels, ignore, inside, logits.shape[-1])
         scores = tf.reduce_sum(loss * counted, [1, 2])
-        box = tf.reduce_sum((1 - geometry.giou(predicted, true_boxes)) * weight, 1) * self.box_weight
-        return scores, box, tf.reduce_sum(weight, 1)
+        box = tf.reduce_sum((1 - geometry.giou(predicted, true_boxes)) * weight, 1) * self.settings.box_weight
+        positives = tf.reduce_sum(weight, 1)
+        return {"scores": (scores, positives), "boxes": (box, positives)}
 
-    def _assign(self, boxes: Any, labels: Any, ignore: Any, grid: Grid) -> tuple[Any, Any, Any]:
-        """Give each location the smallest object that it may learn.
+    def predict(self, outputs: Tensors) -> Tensors:
+        """Return boxes [b, n, 1, 4] in input pixels and scores [b, n, classes] in 0..1."""
+        boxes = geometry.from_distances(self.locations.centres, outputs["distances"])
+        return {"boxes": boxes[:, :, None], "scores": tf.sigmoid(outputs["logits"])}
 
-        Returns its index [b, n], whether there is one [b, n], and which boxes each location is inside of [b, n, m].
-        """
-        centres, strides = grid
-        # Side by side instead of as one tensor [b, n, m, 4], whose reductions would take half the loss's time.
-        x_min, y_min, x_max, y_max = (side[:, None] for side in tf.unstack(boxes, axis=-1))
-        left, right = centres[:, :1] - x_min, x_max - centres[:, :1]
-        top, bottom = centres[:, 1:] - y_min, y_max - centres[:, 1:]
-        inner = tf.minimum(tf.minimum(left, right), tf.minimum(top, bottom))
-        reach = tf.maximum(tf.maximum(left, right), tf.maximum(top, bottom)) / strides[:, None]
-        off = tf.maximum(tf.abs(left - right), tf.abs(top - bottom)) / 2
-        finest, coarsest = strides == min(self.strides), strides == max(self.strides)
-        large_enough = (reach > 4) | finest[:, None]
-        small_enough = (reach <= 8) | coarsest[:, None]
-        real = ((labels >= 0) & ~ignore)[:, None]
-        near = off < self.radius * strides[:, None]
-        fits = (inner > 0) & near & large_enough & small_enough & real
-        # An object that slips between all locations is learnt by the nearest one, or it would count as background.
-        nearest = tf.one_hot(tf.argmin(off, 1), len(strides), True, False, axis=1, dtype=tf.bool)
-        fits |= nearest & real & ~tf.reduce_any(fits, 1, keepdims=True)
-        cost = tf.where(fits, geometry.area(boxes)[:, None], np.inf)
-        return tf.argmin(cost, -1, tf.int32), tf.reduce_any(fits, -1), inner > 0
-
-    def _counted(self, true_labels: Any, labels: Any, ignore: Any, inside: Any, classes: int) -> Any:
-        """Return 0 where a class's score at a location lies in an ignore region, and 1 elsewhere: [b, n, classes]."""
-        spared = tf.one_hot(labels, classes) + tf.cast(labels == ANY_CLASS, tf.float32)[..., None]
-        spared *= tf.cast(ignore, tf.float32)[..., None]
-        hidden = tf.cast(inside, tf.float32) @ spared > 0
-        return tf.cast(~hidden | (true_labels >= 0)[..., None], tf.float32)
-
-    def decode(self, outputs: Any, grid: Grid) -> tuple[Any, Any, Any]:
-        logits, distances = outputs
-        locations, classes = logits.shape[1:]
-        # In a crowd each object is found from several places; none of them may push another object out.
-        candidates = min(6 * self.max_detections, locations * classes)
-        scores, index = tf.math.top_k(tf.reshape(tf.sigmoid(logits), [-1, locations * classes]), candidates)
-        boxes = tf.gather(geometry.from_distances(grid[0], distances), index // classes, batch_dims=1)
-        labels = index % classes
-        kept = geometry.suppress(boxes, labels, self.nms) & (scores >= self.min_score)
-        scores, best = tf.math.top_k(tf.where(kept, scores, 0.0), min(self.max_detections, candidates))
-        return tf.gather(boxes, best, batch_dims=1), scores, tf.gather(labels, best, batch_dims=1)
+    def postprocess(self, dense: Tensors) -> Tensors:
+        return Suppression(self.settings.max_detections, self.settings.min_score, self.settings.nms)(dense)
 
 
 def _separable(x: Any, name: str, channels: int, pointwise: Any, bias: Any, dtype: str | None = None) -> Any:

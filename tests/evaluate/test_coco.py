@@ -10,17 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tlx.data.dataset import ANY_CLASS, Dataset, Example
+from tlx.data.dataset import Dataset, Example
+from tlx.data.targets import ANY_CLASS, Boxes
 from tlx.errors import ConfigError, ModelError, TrainingError
-from tlx.evaluate import Coco, Detections, check, summary
+from tlx.evaluate.coco import Coco, check
 from tlx.registry import evaluators
+from tlx.tasks.detection import Detections
+
+VALUES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")
 
 
 def example(boxes=(), labels=None, ignore=None, name="a.jpg"):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     labels = np.zeros(len(boxes), np.int32) if labels is None else np.array(labels, np.int32)
     ignore = np.zeros(len(boxes), bool) if ignore is None else np.array(ignore, bool)
-    return Example(Path(name), 1000, 1000, boxes, labels, ignore)
+    return Example(Path(name), 1000, 1000, Boxes(boxes, labels, ignore))
 
 
 def found(boxes=(), scores=None, labels=None):
@@ -35,10 +39,11 @@ def dataset(*examples, classes=("cat",)):
 
 
 def perfect(data):
-    return [
-        Detections(e.boxes[~e.ignore], np.ones((~e.ignore).sum(), np.float32), e.labels[~e.ignore])
-        for e in data.examples
-    ]
+    found = []
+    for truth in (e.objects for e in data.examples):
+        counts = ~truth.ignore
+        found.append(Detections(truth.boxes[counts], np.ones(counts.sum(), np.float32), truth.labels[counts]))
+    return found
 
 
 @st.composite
@@ -50,7 +55,8 @@ def scenes(draw, classes=3):
         truths, strays = draw(st.integers(0, 6)), draw(st.integers(0, 4))
         boxes = _random_boxes(rng, truths)
         labels = rng.integers(0, classes, truths).astype(np.int32)
-        examples.append(Example(Path(f"{i}.jpg"), 1000, 1000, boxes, labels, rng.random(truths) < 0.2))
+        truth = Boxes(boxes, labels, rng.random(truths) < 0.2)
+        examples.append(Example(Path(f"{i}.jpg"), 1000, 1000, truth))
         near = boxes + rng.normal(0, 0.15, (truths, 4)) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         near = np.concatenate([np.minimum(near[:, :2], near[:, 2:]), np.maximum(near[:, :2], near[:, 2:])], axis=1)
         moved = np.concatenate([near, _random_boxes(rng, strays)]).astype(np.float32)
@@ -71,7 +77,7 @@ def plain_ap50(data, predictions, label):
         mine = d.labels == label
         ranked += [(score, i, box) for score, box in zip(d.scores[mine], d.boxes[mine], strict=True)]
     ranked.sort(key=lambda row: -row[0])
-    free = [list(e.boxes[e.labels == label]) for e in data.examples]
+    free = [list(e.objects.boxes[e.objects.labels == label]) for e in data.examples]
     total = sum(map(len, free))
     if not total:
         return None
@@ -101,40 +107,38 @@ def test_perfect_predictions_score_one():
         classes=("cat", "dog"),
     )
     metrics = Coco()(data, perfect(data))
-    numbers = {key: metrics[key] for key in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")}
-    assert numbers == pytest.approx(dict.fromkeys(numbers, 1.0))
-    assert metrics["images"] == 2
-    assert metrics["boxes"] == 4
-    assert [metrics[f"boxes_{size}"] for size in ("small", "medium", "large")] == [1, 1, 2]
+    assert metrics["values"] == pytest.approx(dict.fromkeys(VALUES, 1.0))
+    sizes = {"boxes_small": 1, "boxes_medium": 1, "boxes_large": 2}
+    assert metrics["counts"] == {"images": 2, "boxes": 4, **sizes}
     assert metrics["per_class"]["dog"] == {"AP": pytest.approx(1.0), "AP50": pytest.approx(1.0), "boxes": 2}
 
 
 def test_iou_decides_at_which_thresholds_a_box_is_found():
     # 100 of 100 rows, 80 of 100 columns: IoU 0.8, hence found at 0.50, 0.55 ... 0.80, seven of ten thresholds.
     data = dataset(example([[0, 0, 100, 100]]))
-    metrics = Coco()(data, [found([[0, 0, 80, 100]])])
-    assert (metrics["AP50"], metrics["AP75"]) == pytest.approx((1, 1))
-    assert metrics["AP"] == pytest.approx(0.7)
-    assert metrics["AR"] == pytest.approx(0.7)
+    values = Coco()(data, [found([[0, 0, 80, 100]])])["values"]
+    assert (values["AP50"], values["AP75"]) == pytest.approx((1, 1))
+    assert values["AP"] == pytest.approx(0.7)
+    assert values["AR"] == pytest.approx(0.7)
 
 
 def test_false_alarm_above_a_hit_halves_precision():
     data = dataset(example([[0, 0, 100, 100]]))
-    metrics = Coco()(data, [found([[500, 500, 600, 600], [0, 0, 100, 100]], [0.9, 0.8])])
-    assert metrics["AP"] == pytest.approx(0.5)
-    assert metrics["AR"] == pytest.approx(1)
+    values = Coco()(data, [found([[500, 500, 600, 600], [0, 0, 100, 100]], [0.9, 0.8])])["values"]
+    assert values["AP"] == pytest.approx(0.5)
+    assert values["AR"] == pytest.approx(1)
 
 
 def test_missed_box_ends_recall_at_half():
     # Precision is 1 at the recall steps 0, 0.01 ... 0.50: 51 of 101.
     data = dataset(example([[0, 0, 100, 100], [200, 200, 300, 300]]))
-    assert Coco()(data, [found([[0, 0, 100, 100]])])["AP"] == pytest.approx(51 / 101)
+    assert Coco()(data, [found([[0, 0, 100, 100]])])["values"]["AP"] == pytest.approx(51 / 101)
 
 
 def test_second_detection_of_one_object_is_a_false_alarm():
     data = dataset(example([[0, 0, 100, 100], [200, 200, 300, 300]]))
     twice = found([[0, 0, 100, 100], [0, 0, 100, 100], [200, 200, 300, 300]], [0.9, 0.8, 0.7])
-    assert Coco()(data, [twice])["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert Coco()(data, [twice])["values"]["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
 def test_right_box_of_the_wrong_class_counts_for_neither():
@@ -147,9 +151,9 @@ def test_right_box_of_the_wrong_class_counts_for_neither():
 def test_absent_class_is_none_and_left_out_of_the_mean():
     data = dataset(example([[0, 0, 100, 100]], [0]), classes=("cat", "dog"))
     metrics = Coco()(data, perfect(data))
-    assert metrics["AP"] == pytest.approx(1.0)
+    assert metrics["values"]["AP"] == pytest.approx(1.0)
     assert metrics["per_class"]["dog"]["AP"] is None
-    assert metrics["AP_small"] is None
+    assert metrics["values"]["AP_small"] is None
     json.dumps(metrics, allow_nan=False)
 
 
@@ -158,17 +162,17 @@ def test_absent_class_is_none_and_left_out_of_the_mean():
 )
 def test_no_ground_truth_is_undefined(data):
     metrics = Coco()(data, [found() for _ in data.examples])
-    assert {metrics[key] for key in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR")} == {None}
-    assert metrics["boxes"] == 0
+    assert metrics["values"] == dict.fromkeys(VALUES)
+    assert metrics["counts"]["boxes"] == 0
 
 
 def test_detections_without_ground_truth_are_undefined_too():
-    assert Coco()(dataset(example()), [found([[0, 0, 10, 10]])])["AP"] is None
+    assert Coco()(dataset(example()), [found([[0, 0, 10, 10]])])["values"]["AP"] is None
 
 
 def test_no_detections_score_zero():
-    metrics = Coco()(dataset(example([[0, 0, 100, 100]])), [found()])
-    assert (metrics["AP"], metrics["AR"]) == (0.0, 0.0)
+    values = Coco()(dataset(example([[0, 0, 100, 100]])), [found()])["values"]
+    assert (values["AP"], values["AR"]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("region_label", "expected"), [(0, 1), (ANY_CLASS, 1), (1, 1 / 3)])
@@ -185,33 +189,33 @@ def test_detections_inside_an_ignore_region_of_their_class_are_not_punished(regi
 
 def test_ignored_objects_are_not_missed():
     data = dataset(example([[0, 0, 100, 100], [200, 200, 300, 300]], ignore=[False, True]))
-    assert Coco()(data, [found([[0, 0, 100, 100]])])["AP"] == pytest.approx(1.0)
+    assert Coco()(data, [found([[0, 0, 100, 100]])])["values"]["AP"] == pytest.approx(1.0)
 
 
 def test_detection_mostly_outside_an_ignore_region_is_punished():
     data = dataset(example([[500, 500, 600, 600], [0, 0, 100, 100]], ignore=[True, False]))
     outside = found([[560, 500, 700, 600], [0, 0, 100, 100]], [0.9, 0.8])
-    assert Coco()(data, [outside])["AP50"] == pytest.approx(0.5)
+    assert Coco()(data, [outside])["values"]["AP50"] == pytest.approx(0.5)
 
 
 def test_ignore_region_does_not_take_the_match_of_an_object_inside_it():
     data = dataset(example([[0, 0, 500, 500], [100, 100, 200, 200]], [ANY_CLASS, 0], [True, False]))
     metrics = Coco()(data, [found([[100, 100, 200, 200]])])
-    assert metrics["AP"] == pytest.approx(1.0)
+    assert metrics["values"]["AP"] == pytest.approx(1.0)
 
 
 def test_only_the_best_detections_of_an_image_and_class_count():
     data = dataset(example([[0, 0, 100, 100]]))
     late = found([[500, 500, 600, 600], [0, 0, 100, 100]], [0.9, 0.8])
-    assert Coco(max_detections=1)(data, [late])["AR"] == 0.0
-    assert Coco(max_detections=2)(data, [late])["AR"] == 1.0
+    assert Coco(max_detections=1)(data, [late])["values"]["AR"] == 0.0
+    assert Coco(max_detections=2)(data, [late])["values"]["AR"] == 1.0
 
 
 @settings(deadline=None, max_examples=25)
 @given(scenes())
 def test_ap50_equals_a_plain_implementation(scene):
     data, predictions = scene
-    plain = [replace(e, ignore=np.zeros_like(e.ignore)) for e in data.examples]
+    plain = [replace(e, targets=replace(e.targets, ignore=np.zeros_like(e.targets.ignore))) for e in data.examples]
     data = Dataset(data.name, data.classes, tuple(plain))
     per_class = Coco()(data, predictions)["per_class"]
     for label, name in enumerate(data.classes):
@@ -226,8 +230,9 @@ def test_order_of_images_and_boxes_does_not_matter(scene, random):
     examples, shuffled = [], []
     for i in order:
         e, d = data.examples[i], predictions[i]
-        boxes, dets = random.sample(range(len(e.boxes)), len(e.boxes)), random.sample(range(len(d)), len(d))
-        examples.append(Example(e.image, e.width, e.height, e.boxes[boxes], e.labels[boxes], e.ignore[boxes]))
+        boxes, dets = (random.sample(range(len(these)), len(these)) for these in (e.objects, d))
+        truth = Boxes(*(array[boxes] for array in e.targets.arrays.values()))
+        examples.append(replace(e, targets=truth))
         shuffled.append(Detections(d.boxes[dets], d.scores[dets], d.labels[dets]))
     assert _flat(Coco()(dataset(*examples, classes=data.classes), shuffled)) == pytest.approx(
         _flat(Coco()(data, predictions))
@@ -240,12 +245,13 @@ def test_metrics_are_clean_bounded_and_ordered(scene):
     data, predictions = scene
     metrics = Coco()(data, predictions)
     json.dumps(metrics, allow_nan=False)
-    values = [metrics[key] for key in ("AP", "AP50", "AP75", "AR")]
-    assert all(value is None for value in values) or all(0 <= value <= 1 for value in values)
-    if metrics["AP"] is not None:
-        assert metrics["AP75"] <= metrics["AP50"] + 1e-9
-        assert metrics["AP"] <= metrics["AP50"] + 1e-9
-    assert metrics["boxes"] == sum(of_class["boxes"] for of_class in metrics["per_class"].values())
+    values = metrics["values"]
+    overall = [values[key] for key in ("AP", "AP50", "AP75", "AR")]
+    assert all(value is None for value in overall) or all(0 <= value <= 1 for value in overall)
+    if values["AP"] is not None:
+        assert values["AP75"] <= values["AP50"] + 1e-9
+        assert values["AP"] <= values["AP50"] + 1e-9
+    assert metrics["counts"]["boxes"] == sum(of_class["boxes"] for of_class in metrics["per_class"].values())
 
 
 @settings(deadline=None, max_examples=30)
@@ -265,13 +271,14 @@ def test_detections_in_a_new_ignore_region_change_nothing(scene):
 
 
 def _with_region(one, region):
-    labels, ignore = np.append(one.labels, np.int32(ANY_CLASS)), np.append(one.ignore, True)
-    return replace(one, boxes=np.concatenate([one.boxes, region]), labels=labels, ignore=ignore)
+    truth = one.objects
+    labels, ignore = np.append(truth.labels, np.int32(ANY_CLASS)), np.append(truth.ignore, True)
+    return replace(one, targets=Boxes(np.concatenate([truth.boxes, region]), labels, ignore))
 
 
 def _flat(metrics):
     """Return the metrics as one flat dict of floats, None as -1, which approx can compare."""
-    flat = {key: value for key, value in metrics.items() if key != "per_class"}
+    flat = metrics["values"] | metrics["counts"]
     flat |= {(name, key): value for name, of in metrics["per_class"].items() for key, value in of.items()}
     return {key: -1.0 if value is None else float(value) for key, value in flat.items()}
 
@@ -305,13 +312,6 @@ def test_check_names_image_and_fault(detections, message):
         check(detections, Path("rex.jpg"), 1)
 
 
-def test_shapes_and_dtypes_are_checked_when_made():
-    with pytest.raises(ModelError, match="expected float32"):
-        Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int32))
-    with pytest.raises(ModelError, match="float64"):
-        Detections(np.zeros((2, 4)), np.zeros(2, np.float32), np.zeros(2, np.int32))
-
-
 def test_one_prediction_per_image():
     with pytest.raises(ModelError, match="pets: 0 predictions for 1 images"):
         Coco()(dataset(example()), [])
@@ -322,16 +322,22 @@ def test_at_least_one_detection_must_count():
         Coco(max_detections=0)
 
 
+def test_every_value_is_a_declared_metric_and_the_primary_one_is_named():
+    metrics = Coco()(dataset(example()), [found()])
+    assert tuple(metric.name for metric in Coco.metrics) == tuple(metrics["values"]) == VALUES
+    assert metrics["primary"] == Coco.primary == "AP"
+
+
 def test_registered_as_coco():
     assert evaluators.entries["coco"].factory is Coco
 
 
-def test_summary_shows_every_class_with_its_boxes():
+def test_the_table_shows_every_class_with_its_boxes():
     many = example([[i, 0, i + 200, 200] for i in range(40)])
     data = dataset(many, classes=("cat", "[dog]"))
     console = Console(width=100, no_color=True)
     with console.capture() as captured:
-        console.print(summary(Coco()(data, perfect(data))))
+        console.print(Coco().table(Coco()(data, perfect(data))))
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in _cells(captured.get())}
     assert rows["all"] == ["40", "1.000", "1.000", "1.000", "1.000"]
     assert rows["cat"] == ["40", "1.000", "1.000", "", ""]

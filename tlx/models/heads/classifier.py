@@ -1,0 +1,84 @@
+"""A classification head: features of the whole picture, dropout, and one dense layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from tlx.errors import refuse_values
+from tlx.lazy import keras, tf
+from tlx.models.backbone import Backbone, Tap
+from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
+from tlx.registry import heads
+
+
+@heads.register("classifier")
+@dataclass(frozen=True)
+class Classifier(Head):
+    """The class of a whole picture, from what is behind the backbone's last layer.
+
+    `pooling` is how a map becomes one vector; as it has no weights, it is computed once with the frozen layers.
+    `dropout` is the share of the vector's numbers that an update does not see, 0 to below 1.
+    `label_smoothing` is the share of a label that is spread over all classes (Szegedy et al., Rethinking the
+    Inception Architecture, CVPR 2016).
+    """
+
+    task: ClassVar[str] = "classification"
+
+    pooling: Literal["avg", "max"] = "avg"
+    dropout: float = 0.2
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        sound = {"dropout": 0 <= self.dropout < 1, "label_smoothing": 0 <= self.label_smoothing < 1}
+        refuse_values("heads.classifier", self, sound)
+
+    def select(self, backbone: Backbone) -> tuple[Tap, ...]:
+        return (replace(backbone.final, pool=self.pooling),)
+
+    def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltClassifier":
+        vector = keras.Input((taps[0].channels,))
+        logits = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="scores")(vector)
+        return BuiltClassifier(self, keras.Model(vector, logits, name="classifier"))
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltClassifier(BuiltHead):
+    """A `Classifier` with its dense layer, a `keras.Model`."""
+
+    settings: Classifier
+    network: Any
+
+    loss_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("scores",),)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.network,)
+
+    def forward(
+        self, taps: Sequence[Any], targets: Tensors | None = None, training: bool = False, seeds: Any = None
+    ) -> Tensors:
+        vector = tf.cast(taps[0], tf.float32)
+        if training and self.settings.dropout:
+            vector = _dropped(vector, self.settings.dropout, seeds)
+        return {"logits": self.network(vector, training=training)}
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> Losses:
+        logits, smoothing = outputs["logits"], self.settings.label_smoothing
+        classes = logits.shape[-1]
+        wanted = tf.one_hot(targets["label"], classes) * (1 - smoothing) + smoothing / classes
+        loss = tf.nn.softmax_cross_entropy_with_logits(wanted, logits)
+        return {"scores": (loss, tf.ones_like(loss))}
+
+    def predict(self, outputs: Tensors) -> Tensors:
+        """Return scores [b, classes] that add up to 1."""
+        return {"scores": tf.nn.softmax(outputs["logits"])}
+
+
+def _dropped(vectors: Any, rate: float, seeds: Any) -> Any:
+    """Return vectors [b, c] with a share `rate` of each set to 0, drawn from its own seed, and the rest scaled up."""
+
+    def draw(seed: Any) -> Any:
+        return tf.random.stateless_uniform([vectors.shape[1]], seed)
+
+    kept = tf.map_fn(draw, seeds, fn_output_signature=tf.float32) >= rate
+    return tf.where(kept, vectors / (1 - rate), 0.0)

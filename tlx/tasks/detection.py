@@ -1,0 +1,138 @@
+"""Finding objects: boxes in, boxes with classes and scores out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from tlx.augment import View, move, restore
+from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.doctor.boxes import check_boxes
+from tlx.data.doctor.patient import Patient
+from tlx.data.targets import Targets
+from tlx.errors import ModelError
+from tlx.registry import tasks
+from tlx.report.pictures import draw
+from tlx.tasks.task import Arrays, Task
+
+# The label of a place that no box takes up.
+PADDING = -2
+# Less of an object than this in view is neither an object nor background.
+_MIN_VISIBLE = 0.3
+# What the arrays that every detector finds are called; whatever else it finds comes beside them.
+_OWN = ("boxes", "scores", "labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a model found in one image.
+
+    `boxes` is float32 [n, 4]: (x_min, y_min, x_max, y_max) in pixels of the original upright image;
+    `scores` is float32 [n] in 0..1; `labels` is int32 [n]: positions in `Dataset.classes`. `extra` holds
+    further arrays [n, ...] by name, which a head gives beside its boxes.
+
+    Raises:
+      ModelError: a shape or dtype is another.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        n = len(self.boxes)
+        shapes = (self.boxes.shape, self.scores.shape, self.labels.shape)
+        dtypes = (self.boxes.dtype, self.scores.dtype, self.labels.dtype)
+        if shapes != ((n, 4), (n,), (n,)) or dtypes != (np.float32, np.float32, np.int32):
+            raise ModelError(
+                f"detections: boxes, scores and labels have {shapes} {[str(dtype) for dtype in dtypes]}; "
+                "expected float32 [n, 4], float32 [n] and int32 [n]"
+            )
+        if lengths := {name: len(array) for name, array in self.extra.items() if len(array) != n}:
+            raise ModelError(f"detections: there are {n} boxes, and of other arrays {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@tasks.register("detection")
+class Detection(Task):
+    """Objects of known classes are found as boxes; `Boxes` labels them."""
+
+    name: ClassVar[str] = "detection"
+    evaluator: ClassVar[str] = "coco"
+
+    def room(self, dataset: Dataset) -> int:
+        """Return the most boxes that one picture has, at least one."""
+        return max([1, *(len(example.objects) for example in dataset.examples)])
+
+    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
+        """Return boxes float32 [room, 4] in input pixels, labels int32 [room] and ignore bool [room].
+
+        Unused places have the label `PADDING`. What is hardly in view is ignored.
+        """
+        moved, visible = move(targets.boxes, view, size)
+        kept = np.flatnonzero((visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1))
+        boxes = np.zeros((room, 4), np.float32)
+        labels = np.full(room, PADDING, np.int32)
+        ignore = np.zeros(room, np.bool_)
+        boxes[: len(kept)], labels[: len(kept)] = moved[kept], targets.labels[kept]
+        ignore[: len(kept)] = targets.ignore[kept] | (visible[kept] < _MIN_VISIBLE)
+        return {"boxes": boxes, "labels": labels, "ignore": ignore}
+
+    def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
+        """Return as many boxes as any picture has, all over the input."""
+        height, width = size
+        low = np.random.default_rng(0).uniform(0, 0.5, (count, room, 2))
+        boxes = (np.concatenate([low, low + 0.4], -1) * (width, height, width, height)).astype(np.float32)
+        return {
+            "boxes": boxes,
+            "labels": np.zeros((count, room), np.int32),
+            "ignore": np.zeros((count, room), np.bool_),
+        }
+
+    def prediction(self, found: Mapping[str, np.ndarray], view: View, example: Example) -> Detections:
+        boxes, scores, labels = (found[name] for name in _OWN)
+        placed = restore(boxes, view, example.width, example.height)
+        real = (scores > 0) & (placed[:, 2:] > placed[:, :2]).all(1)
+        extra = {name: array[real] for name, array in found.items() if name not in _OWN}
+        return Detections(placed[real], scores[real], labels[real].astype(np.int32), extra)
+
+    def join(self, predictions: Sequence[Detections]) -> Detections:
+        """Return all detections together, best first."""
+        scores = np.concatenate([one.scores for one in predictions])
+        best = np.argsort(-scores, kind="stable")
+
+        def together(arrays: Iterable[np.ndarray]) -> np.ndarray:
+            return np.concatenate(list(arrays))[best]
+
+        extra = {name: together(one.extra[name] for one in predictions) for name in predictions[0].extra}
+        boxes, labels = together(one.boxes for one in predictions), together(one.labels for one in predictions)
+        return Detections(boxes, scores[best], labels, extra)
+
+    def draw(
+        self,
+        picture: Image.Image,
+        prediction: Detections,
+        targets: Targets | None,
+        classes: Sequence[str],
+        min_score: float = 0.3,
+    ) -> Image.Image:
+        return draw(picture, prediction, targets, classes, min_score)
+
+    def to_json(self, prediction: Detections, classes: Sequence[str]) -> dict[str, Any]:
+        """Return {"detections": [{"class", "score", "box"}, ...]}, best first, boxes in pixels of the picture."""
+        arrays = (prediction.boxes, prediction.scores, prediction.labels, *prediction.extra.values())
+        rows = zip(*(array.tolist() for array in arrays), strict=True)
+        return {
+            "detections": [
+                {"class": classes[label], "score": score, "box": box, **dict(zip(prediction.extra, more, strict=True))}
+                for box, score, label, *more in rows
+            ]
+        }
+
+    def check(self, patient: Patient) -> Iterator[Finding]:
+        return check_boxes(patient)

@@ -1,0 +1,88 @@
+"""What a task is: what a picture's labels and a model's predictions mean, in one object."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from tlx import registry
+from tlx.augment import View
+from tlx.data.dataset import Dataset, Example, Finding
+from tlx.data.doctor.patient import Patient
+from tlx.data.targets import Targets
+from tlx.errors import DataError, suggest
+
+Arrays = dict[str, np.ndarray]
+
+
+class Task(ABC):
+    """Knows the labels and predictions of one task, and nothing of models; one file holds all of it.
+
+    `name` is the registered name, as `Dataset.task` and `Head.task` give it. `evaluator` is the registered
+    name of the evaluator that judges it by default. A prediction is what `prediction` returns; only the task,
+    its evaluators and its heads look into one.
+    """
+
+    name: ClassVar[str]
+    evaluator: ClassVar[str]
+
+    @abstractmethod
+    def room(self, dataset: Dataset) -> int:
+        """Return how much room the arrays of an example need, the most that one of the dataset needs."""
+
+    @abstractmethod
+    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
+        """Return targets as `view` shows them in an input of `size` (height, width).
+
+        All examples of a dataset give arrays of the same names, shapes and dtypes, so that they form batches.
+        """
+
+    @abstractmethod
+    def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
+        """Return made-up arrays [count, ...] of the kind that takes most memory in training."""
+
+    @abstractmethod
+    def prediction(self, found: Mapping[str, np.ndarray], view: View, example: Example) -> Any:
+        """Return what a head found in one picture, in the picture's own terms.
+
+        `found` are the arrays of `BuiltHead.postprocess` for one example, in terms of the input that `view` shows.
+        """
+
+    @abstractmethod
+    def join(self, predictions: Sequence[Any]) -> Any:
+        """Return one prediction of a picture from several, such as those of its tiles or of a mirrored view."""
+
+    @abstractmethod
+    def draw(
+        self,
+        picture: Image.Image,
+        prediction: Any,
+        targets: Targets | None,
+        classes: Sequence[str],
+        min_score: float = 0.3,
+    ) -> Image.Image:
+        """Return a copy of a picture that shows a prediction and, if `targets` are given, the truth beside it."""
+
+    @abstractmethod
+    def to_json(self, prediction: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """Return a prediction as values that JSON can hold, for the picture's row in `predictions.json`."""
+
+    def check(self, patient: Patient) -> Iterator[Finding]:
+        """Yield what is odd about a dataset's labels, beyond what holds for every task."""
+        yield from ()
+
+
+def task_of(name: str) -> Task:
+    """Return the task that is registered under a name.
+
+    Raises:
+      DataError: there is none.
+    """
+    if name not in registry.tasks.entries:
+        registry.discover()
+    known = registry.tasks.entries
+    if name not in known:
+        raise DataError(f"there is no task {name!r}{suggest(name, known)} (there are {', '.join(sorted(known))})")
+    return known[name].factory()
