@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlx import config, run
 from tlx.lazy import keras, tf
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, tap_table
 from tlx.registry import backbones
 
 
@@ -29,7 +29,9 @@ def small(dropout: float = 0.0) -> Backbone:
         x = keras.layers.Dropout(dropout, name="block5_drop")(x)
         return keras.Model(image, x, name="small"), None
 
-    return Backbone("small", build, {8: "block2_conv", 16: "block3_conv", 32: "block5_drop"}, r"^(block\d)_")
+    return Backbone(
+        "small", build, *tap_table({8: "block2_conv", 16: "block3_conv", 32: "block5_drop"}), r"^(block\d)_"
+    )
 
 
 class Listener:

@@ -16,7 +16,8 @@ data.dataset data.bulk data.container data.headers data.images data.names data.s
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
 augment pipeline
-models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
+models.weights models.backbone models.graph models.published models.backbones models.head models.boxes models.heads
+models.detector
 freeze features gpu memory checkpoint devices scale learner history fit evaluate predict
 report
 run probe work

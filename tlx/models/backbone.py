@@ -1,10 +1,26 @@
-"""What a backbone is: a pretrained network that owns its preprocessing and names its pyramid taps."""
+"""What a backbone is: a pretrained network that owns its preprocessing and names its taps."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from tlx.errors import ConfigError, suggest
 from tlx.models.weights import Restored
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place in a backbone where a head may take its output, known before the network is built.
+
+    `stride` is how many pixels of the picture one step of the output is, and `layer` the layer whose output it is.
+    `pool` asks for the average or the maximum over the whole picture, [b, c], instead of the map [b, h, w, c].
+    """
+
+    name: str
+    stride: int
+    layer: str
+    pool: Literal["avg", "max"] | None = None
 
 
 @dataclass(frozen=True)
@@ -12,14 +28,68 @@ class Backbone:
     """A pretrained network, described but not yet built.
 
     `build((height, width), pretrained=True)` returns a functional `keras.Model` whose input is float32 RGB
-    [b, h, w, 3] in 0..255: the network's own preprocessing is part of it. The second value that it returns
-    says what the pretrained weights covered, and is None for random ones, which `pretrained=False` asks for.
-    `taps` names, by stride, the layers whose outputs feed the pyramid. `blocks` is a regular expression;
-    layers whose names give the same text for its first group form one block, and any other layer belongs to
-    the block before it.
+    [b, h, w, 3] in 0..255 and whose output is that of `final`: the network's own preprocessing is part of it, a
+    classifier is not. The second value that it returns says what the pretrained weights covered, and is None for
+    random ones, which `pretrained=False` asks for.
+
+    `taps` are the places that feed a head, those of a finer stride first; where there are several at one stride,
+    the first is the one that serves a feature pyramid: the end of the last block at that stride. `final` is behind
+    the network's last layer. `blocks` is a regular expression; layers whose names give the same text for its first
+    group form one block, and any other layer belongs to the block before it.
     """
 
     name: str
     build: Callable[..., tuple[Any, Restored | None]]
-    taps: Mapping[int, str]
+    taps: tuple[Tap, ...]
+    final: Tap
     blocks: str
+
+
+def tap_table(
+    ends: Mapping[int, str], final: str | None = None, expansion: str | None = None
+) -> tuple[tuple[Tap, ...], Tap]:
+    """Return a backbone's `taps` and `final` from the names of its layers.
+
+    `ends` names by stride the layers that end a stage, finest first: the taps "stride4", "stride8" and so on. `final`
+    names the network's last layer where that is not the last of `ends`. A network of inverted residual blocks has
+    "expanded" taps as well, from stride 8 on: the wide activation in the first block of the next stage, which is still
+    at this stride, and at the last stride that of `final`. `expansion` is the part of its name behind the block's.
+
+    Source: Liu et al., SSD, ECCV 2016, as the TensorFlow Object Detection API has it on MobileNets.
+    """
+    last = max(ends)
+    behind = Tap("final", last, final or ends[last])
+    taps = []
+    for stride, layer in ends.items():
+        taps.append(Tap(f"stride{stride}", stride, layer))
+        # At stride 4 some families expand and halve in one convolution.
+        if expansion and stride >= 8:
+            wide = behind.layer if stride == last else f"{_next_block(layer)}_{expansion}"
+            taps.append(Tap(f"expanded{stride}", stride, wide))
+    return tuple(taps), behind
+
+
+def _next_block(layer: str) -> str:
+    """Return the block after that of a layer: "block_6" for "block_5_add", "block4a" for "block3b_add"."""
+    prefix, number, letter = re.match(r"(\D+)(\d+)([a-z]?)_", layer).groups()
+    return f"{prefix}{int(number) + 1}{letter and 'a'}"
+
+
+def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) -> tuple[Tap, ...]:
+    """Return the taps that are wanted, in that order: by name, or by stride, which means the first at that stride.
+
+    `owner` is who wants them, such as "heads.fcos.strides", for messages.
+
+    Raises:
+      ConfigError: there is no such tap.
+    """
+    found = []
+    for want in wanted:
+        tap = next((tap for tap in taps if want in (tap.name, tap.stride)), None)
+        if tap is None:
+            offered = ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps)
+            closest = suggest(want, [tap.name for tap in taps]) if isinstance(want, str) else ""
+            what = f"tap {want!r}" if isinstance(want, str) else f"tap at stride {want}"
+            raise ConfigError(f"{owner}: the backbone has no {what}{closest}; it has {offered}")
+        found.append(tap)
+    return tuple(found)

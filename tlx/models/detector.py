@@ -9,7 +9,8 @@ import numpy as np
 
 from tlx.errors import ModelError
 from tlx.lazy import keras
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, choose_taps
+from tlx.models.graph import prune
 from tlx.models.weights import Restored
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -47,7 +48,8 @@ def build(
     Its variables are float32 and so are its outputs, whatever `precision` its layers compute in.
 
     Raises:
-      ModelError: the head wants a stride that the backbone has no tap for, or gives outputs of less than float32.
+      ConfigError: the head wants a stride that the backbone has no tap for.
+      ModelError: the head gives outputs of less than float32.
     """
     with _computing_in(precision):
         return _build(backbone, head, classes, size, pretrained)
@@ -57,14 +59,10 @@ def _build(
     backbone: Backbone, head: Any, classes: tuple[str, ...], size: tuple[int, int], pretrained: bool
 ) -> Detector:
     base, restored = backbone.build(size, pretrained)
-    missing = [stride for stride in head.strides if stride not in backbone.taps]
-    if missing:
-        raise ModelError(
-            f"{backbone.name} has taps at strides {sorted(backbone.taps)}, none at {missing}; change the head's strides"
-        )
-    taps = [base.get_layer(backbone.taps[stride]).output for stride in head.strides]
-    network = keras.Model(base.inputs[0], taps, name="backbone")
-    shapes = [tuple(tap.shape[1:]) for tap in taps]
+    taps = choose_taps(backbone.taps, head.strides, f"{backbone.name} for a head with strides {head.strides}")
+    network = prune(base, taps)
+    restored = restored and restored.within(network)
+    shapes = [tuple(output.shape[1:]) for output in network.outputs]
     top = head.build(shapes, len(classes))
     if any(output.dtype != "float32" for output in top.outputs):
         raise ModelError(f"{type(head).__name__}: its outputs must be float32; give its last layers dtype='float32'")
