@@ -22,6 +22,7 @@ _BUILTIN = (
     "tlx.augment",
     "tlx.models.backbones",
     "tlx.models.heads",
+    "tlx.engines",
     "tlx.freeze",
     "tlx.features",
     "tlx.memory",
@@ -112,7 +113,8 @@ backbones = Registry("backbones")
 heads = Registry("heads")
 freezes = Registry("freezes")
 evaluators = Registry("evaluators")
-REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, freezes, evaluators)
+engines = Registry("engines")
+REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, freezes, evaluators, engines)
 
 # Entry points that failed to import, with what they said; an unknown name may be theirs.
 failed_plugins: dict[str, str] = {}
