@@ -1,5 +1,6 @@
 """What several tests need: drawn pictures, a tiny network, and the parts of a training run put together."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,7 +54,7 @@ def draw(tmp_path_factory):
 def tiny():
     """Return a function that describes a tiny random backbone: residuals, a branch, BatchNorm, and plain operations."""
 
-    def build_network(size, dropout):
+    def build_network(size, pretrained=True, dropout=0.0):
         def conv(x, name, filters, stride=1, norm=True):
             x = keras.layers.Conv2D(filters, 3, stride, "same", name=name, bias_initializer="normal")(x)
             if norm:
@@ -74,8 +75,9 @@ def tiny():
         return keras.Model(image, x, name="tiny"), None
 
     def tiny(dropout=0.0):
-        taps = tap_table({8: "block2_add", 16: "block3_concat", 32: "block4_add"})
-        return Backbone("tiny", lambda size, pretrained=True: build_network(size, dropout), *taps, r"^(stem|block\d)_")
+        taps, final = tap_table({8: "block2_add", 16: "block3_concat", 32: "block4_add"})
+        network = partial(build_network, dropout=dropout)
+        return Backbone("tiny", network, taps, final, r"^(stem|block\d)_")
 
     return tiny
 

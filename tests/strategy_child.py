@@ -29,8 +29,9 @@ def small(dropout: float = 0.0) -> Backbone:
         x = keras.layers.Dropout(dropout, name="block5_drop")(x)
         return keras.Model(image, x, name="small"), None
 
-    taps = tap_table({8: "block2_conv", 16: "block3_conv", 32: "block5_drop"})
-    return Backbone("small", build, *taps, r"^(block\d)_")
+    return Backbone(
+        "small", build, *tap_table({8: "block2_conv", 16: "block3_conv", 32: "block5_drop"}), r"^(block\d)_"
+    )
 
 
 class Listener:

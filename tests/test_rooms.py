@@ -17,8 +17,8 @@ data.bulk data.container data.headers data.images data.names data.survey data.si
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
 augment report.pictures tasks pipeline
-models.weights models.backbone models.head models.boxes models.assign models.postprocess
-models.backbones models.heads models.detector models.graph
+models.weights models.backbone models.graph models.published models.backbones
+models.head models.boxes models.assign models.postprocess models.heads models.detector engines
 freeze features gpu memory checkpoint devices scale learner history fit evaluate predict
 report.text report.histogram report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal

@@ -23,6 +23,7 @@ _BUILTIN = (
     "tlx.tasks",
     "tlx.models.backbones",
     "tlx.models.heads",
+    "tlx.engines",
     "tlx.freeze",
     "tlx.features",
     "tlx.memory",
@@ -114,7 +115,8 @@ heads = Registry("heads")
 tasks = Registry("tasks")
 freezes = Registry("freezes")
 evaluators = Registry("evaluators")
-REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, tasks, freezes, evaluators)
+engines = Registry("engines")
+REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, tasks, freezes, evaluators, engines)
 
 # Entry points that failed to import, with what they said; an unknown name may be theirs.
 failed_plugins: dict[str, str] = {}

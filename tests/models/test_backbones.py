@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbones import NETWORKS
+from tlx.models.detector import build
+from tlx.models.graph import describe_taps, prune
+from tlx.models.heads.fcos import Fcos
 from tlx.models.weights import Restored, leaves
 from tlx.registry import backbones
 
@@ -26,14 +30,16 @@ BLOCKS = {
     "resnet50": 1 + 16,
     "resnet50_v2": 1 + 16,
     "mobilenet": 1 + 13,
-    "mobilenet_v2": 1 + 17,
-    "mobilenet_v3_small": 1 + 11,
+    "mobilenet_v2": 1 + 17 + 1,
+    "mobilenet_v3_small": 1 + 11 + 1,
     "inception_v3": 11,
     "xception": 14,
     "densenet121": 1 + 58 + 3,
-    "efficientnet_v2_b0": 1 + 21,
+    "efficientnet_v2_b0": 1 + 21 + 1,
     "convnext_tiny": 1 + 18,
 }
+# Whose levels are as "same" padding makes them: of ceil(side / stride) steps.
+AS_SAME = re.compile("resnet|mobilenet|efficientnet")
 VALID_PADDING = re.compile("inception|xception|convnext")
 
 
@@ -64,21 +70,25 @@ def weighted(model):
     return [layer for layer in leaves(model) if layer.weights and not isinstance(layer, keras.layers.Normalization)]
 
 
-@pytest.mark.parametrize("name", [*ROWS])
-def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
+def skip_the_large(name):
     if name not in BLOCKS and os.environ.get("TLX_SLOW") != "1":
         pytest.skip("large or one of a family; TLX_SLOW=1 builds all 40 networks in about ten minutes")
+
+
+@pytest.mark.parametrize("name", [*ROWS])
+def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
+    skip_the_large(name)
     size = (96, 128)
     backbone = factory(name)(weights=None)
     model, restored = backbone.build(size)
     assert restored is None
     assert (model.name, model.input.shape, model.input.dtype) == (name, (None, *size, 3), "float32")
-    for stride, tap in backbone.taps.items():
+    for tap in (*backbone.taps, backbone.final):
         slack = 4 if VALID_PADDING.match(name) else 0
-        for side, got in zip(size, model.get_layer(tap).output.shape[1:3], strict=True):
-            assert math.ceil(side / stride) - slack <= got <= math.ceil(side / stride)
-    assert list(backbone.taps) == [4, 8, 16, 32]
-    assert model.output is model.get_layer(backbone.taps[32]).output
+        for side, got in zip(size, model.get_layer(tap.layer).output.shape[1:3], strict=True):
+            assert math.ceil(side / tap.stride) - slack <= got <= math.ceil(side / tap.stride)
+    assert [tap.stride for tap in backbone.taps if tap.name.startswith("stride")] == [4, 8, 16, 32]
+    assert model.output is model.get_layer(backbone.final.layer).output
 
     found = [match[1] for layer in weighted(model) if (match := re.match(backbone.blocks, layer.name))]
     assert len(set(found)) == BLOCKS.get(name, len(set(found))) > 4
@@ -86,18 +96,42 @@ def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
     assert len(free) <= len(weighted(model)) / 20 + 4
 
     reference = published(name, size)
-    sources = weighted(reference)[: len(weighted(model))]
-    for layer, source in zip(weighted(model), sources, strict=True):
+    for layer, source in zip(weighted(model), weighted(reference), strict=True):
         for weight, value in zip(layer.weights, source.weights, strict=True):
             weight.assign(value)
-    whole = len(sources) == len(weighted(reference))
-    last = reference if whole else reference.get_layer(backbone.taps[32])
     images = np.random.default_rng(1).integers(0, 256, (2, *size, 3)).astype(np.float32)
     prepared = getattr(keras.applications, ROWS[name].module).preprocess_input(images.copy())
-    expected = numpy(keras.Model(reference.inputs[0], last.output)(prepared))
-    if name.startswith("nasnet"):
-        model = keras.Sequential([model, keras.layers.ReLU()])  # What follows its last cell has no weights.
+    expected = numpy(reference(prepared))
     np.testing.assert_allclose(numpy(model(images)), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (97, 131)])
+@pytest.mark.parametrize("name", [*ROWS])
+def test_a_network_and_a_pyramid_are_built_for_the_smallest_and_for_odd_sizes(name, size):
+    skip_the_large(name)
+    backbone = factory(name)(weights=None)
+    model, _ = backbone.build(size)
+    for tap in (*backbone.taps, backbone.final):
+        got = model.get_layer(tap.layer).output.shape[1:3]
+        assert min(got) >= 1
+        if AS_SAME.match(name) or (min(size) < 75 and name.startswith("inception")):
+            assert got == tuple(math.ceil(side / tap.stride) for side in size)
+    backbone = replace(backbone, build=lambda *_: (model, None))
+    detector = build(backbone, Fcos(channels=8, strides=(4, 8, 16, 32)), ("cat",), size)
+    assert len(detector.grid[0]) == sum(math.prod(output.shape[1:3]) for output in detector.network.outputs)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (34, 35), (97, 131)])
+def test_mobilenet_pads_odd_sides_as_tensorflow_does(size):
+    """Its stride-2 blocks computed anew by TensorFlow's own "same" convolution on the same weights."""
+    model, _ = factory("mobilenet")(weights=None, alpha=0.25).build(size)
+    images = np.random.default_rng(0).uniform(0, 255, (1, *size, 3)).astype(np.float32)
+    for number in (2, 4, 6, 12):
+        layer = model.get_layer(f"conv_dw_{number}")
+        before = model.get_layer(f"conv_pad_{number}").input
+        x, y = keras.Model(model.inputs[0], [before, layer.output])(images)
+        same = keras.ops.depthwise_conv(x, layer.kernel, 2, "same")
+        np.testing.assert_allclose(numpy(y), numpy(same), atol=1e-5)
 
 
 def test_the_published_depths_agree_with_the_last_blocks():
@@ -111,12 +145,12 @@ def test_the_published_depths_agree_with_the_last_blocks():
         assert last_blocks(f"efficientnet_v2_{variant}") == [f"block{stage}{chr(96 + count)}" for stage, count in ends]
     for depth in (50, 101, 152):
         for name in (f"resnet{depth}", f"resnet{depth}_v2"):
-            counts = [int(re.search(r"block(\d+)", tap)[1]) for tap in list(ROWS[name].taps.values())[:3]]
+            counts = [int(re.search(r"block(\d+)", tap)[1]) for tap in list(ROWS[name].ends.values())[:3]]
             assert 3 * (sum(counts) + 3) + 2 == depth
 
 
 def last_blocks(name):
-    return [tap.partition("_")[0] for tap in ROWS[name].taps.values()]
+    return [tap.partition("_")[0] for tap in ROWS[name].ends.values()]
 
 
 def test_names_and_files_of_auto_numbered_networks_hold_in_any_session(tmp_path):
@@ -145,11 +179,10 @@ def test_the_published_efficientnet_file_means_the_same_downloaded_and_local(tmp
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: str(path))
 
     official = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(*size, 3))
-    official = keras.Model(official.inputs[0], official.get_layer("block7a_project_bn").output)
     downloaded, whole = factory("efficientnet_b0")().build(size)
     local, report = factory("efficientnet_b0")(weights=str(path), min_restored=1.0).build(size)
     assert report == whole == Restored(len(local.weights))
-    assert len({re.match(r"^(stem|block\d[a-z])_", layer.name)[1] for layer in weighted(local)}) == 1 + 16
+    assert len({re.match(r"^(stem|block\d[a-z]|top)_", layer.name)[1] for layer in weighted(local)}) == 1 + 16 + 1
     assert [layer.name for layer in local.layers] == [layer.name for layer in downloaded.layers]
     images = np.random.default_rng(1).integers(0, 256, (1, *size, 3)).astype(np.float32)
     expected = numpy(official(images))
@@ -168,7 +201,7 @@ def test_a_failed_download_and_another_networks_file_say_what_to_do(tmp_path, mo
     small, _ = factory("mobilenet_v3_small")(weights=None).build((64, 64))
     small.save_weights(tmp_path / "small.weights.h5")
     large = factory("mobilenet_v3_large")(weights=str(tmp_path / "small.weights.h5"))
-    with pytest.raises(ModelError, match=r"small\.weights\.h5: restored \d+ of 257 .*mobilenet_v3_large\.min_restored"):
+    with pytest.raises(ModelError, match=r"small\.weights\.h5: restored \d+ of 262 .*mobilenet_v3_large\.min_restored"):
         large.build((64, 64))
     with pytest.raises(ModelError, match="'imagnet' is no file; did you mean 'imagenet'"):
         factory("vgg16")(weights="imagnet")
@@ -177,7 +210,9 @@ def test_a_failed_download_and_another_networks_file_say_what_to_do(tmp_path, mo
 def test_a_narrower_mobilenet_has_narrower_taps():
     backbone = factory("mobilenet_v2")(weights=None, alpha=0.35)
     model, _ = backbone.build((64, 64))
-    assert [model.get_layer(tap).output.shape[-1] for tap in backbone.taps.values()] == [8, 16, 32, 112]
+    channels = describe_taps(prune(model, backbone.taps), backbone.taps)
+    assert [channels[f"stride{stride}"][2] for stride in (4, 8, 16, 32)] == [8, 16, 32, 112]
+    assert [channels[f"expanded{stride}"][2] for stride in (8, 16, 32)] == [96, 192, 1280]
 
 
 def test_every_network_is_listed_without_tensorflow():

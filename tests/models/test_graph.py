@@ -1,12 +1,16 @@
 """Weight layers in order, and a network in two parts that are together what it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tlx import freeze
 from tlx.errors import ModelError
 from tlx.lazy import keras
-from tlx.models.graph import cut, steps, weight_layers
+from tlx.models.backbone import Tap
+from tlx.models.graph import cut, describe_taps, prune, split_after, steps, weight_layers
+from tlx.registry import backbones, discover
 
 MOBILE = r"^(?:bn_)?(Conv1|expanded_conv|block_\d+)"
 SIZE = (64, 64)
@@ -29,8 +33,7 @@ def network(tiny):
     keras.utils.set_random_seed(0)
     backbone = tiny()
     base, _ = backbone.build(SIZE)
-    outputs = [base.get_layer(name).output for name in backbone.taps.values()]
-    return keras.Model(base.inputs[0], outputs), backbone.blocks
+    return prune(base, backbone.taps), backbone.blocks
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,82 @@ def test_a_layer_that_is_used_twice_is_refused(after):
 def test_plain_operations_keep_their_constants(network):
     constants = [step.constants for step in steps(network[0]) if "127.5" in step.constants]
     assert len(constants) == 1
+
+
+def test_pruning_keeps_what_the_taps_need_in_their_order(tiny):
+    backbone = tiny()
+    base, _ = backbone.build(SIZE)
+    fine, middle, _ = backbone.taps
+    pruned = prune(base, [middle, replace(fine, pool="max"), replace(middle, name="mean", pool="avg")])
+    assert [unit.name for unit in weight_layers(pruned, backbone.blocks)] == [name for name, _ in TINY_LAYERS[:7]]
+    maps, largest, mean = (output.numpy() for output in pruned(pictures()))
+    np.testing.assert_array_equal(largest, base_output(base, fine).max((1, 2)))
+    np.testing.assert_array_equal(maps, base_output(base, middle))
+    np.testing.assert_allclose(mean, maps.mean((1, 2)), rtol=1e-5)
+
+
+def base_output(base, tap):
+    return keras.Model(base.inputs[0], base.get_layer(tap.layer).output)(pictures()).numpy()
+
+
+def test_taps_are_described_as_they_were_built(tiny):
+    backbone = tiny()
+    base, _ = backbone.build((64, 97))
+    taps = [*backbone.taps, replace(backbone.final, pool="avg")]
+    described = describe_taps(prune(base, taps), taps)
+    assert described == {
+        "stride8": (8, 13, 16, 8),
+        "stride16": (4, 7, 24, 16),
+        "stride32": (2, 4, 24, 32),
+        "final": (1, 1, 24, 32),
+    }
+
+
+def test_the_cache_holds_vectors_where_a_head_pools(tiny):
+    backbone = tiny()
+    base, _ = backbone.build(SIZE)
+    pruned = prune(base, [replace(backbone.final, pool="avg")])
+    freeze.apply(freeze.backbone(), pruned, weight_layers(pruned, backbone.blocks))
+    parts = cut(pruned, backbone.blocks)
+    assert parts.suffix is None
+    assert parts.shapes == [(24,)]
+
+
+def test_frozen_maps_are_pooled_before_the_cut_though_later_layers_train(tiny):
+    backbone = tiny()
+    base, _ = backbone.build(SIZE)
+    pruned = prune(base, [replace(backbone.taps[0], pool="avg"), replace(backbone.final, pool="avg")])
+    freeze.apply(freeze.last_layers(2), pruned, weight_layers(pruned, backbone.blocks))
+    parts = cut(pruned, backbone.blocks)
+    # The maps at stride 8 are needed as vectors only, and the rest begins at the concatenation.
+    assert sorted(parts.shapes) == [(4, 4, 24), (16,)]
+    assert trains(parts.suffix) == {"block4_a", "block4_a_bn", "block4_b"}
+    assert_whole(pruned, parts)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    keras.utils.set_random_seed(0)
+    discover()
+    backbone = backbones.entries["resnet50"].factory(weights=None)
+    return backbone, backbone.build(SIZE)[0]
+
+
+def test_a_last_stage_split_off_is_the_same_stage_at_any_size(resnet):
+    backbone, base = resnet
+    front, rest = split_after(base, next(tap for tap in backbone.taps if tap.stride == 16))
+    np.testing.assert_array_equal(rest(front(pictures())).numpy(), base(pictures()).numpy())
+    assert rest(np.zeros((3, 14, 14, 1024), np.float32)).shape == (3, 7, 7, 2048)
+    assert rest(np.zeros((3, 7, 7, 1024), np.float32)).shape == (3, 4, 4, 2048)
+    owned = {id(variable) for variable in base.variables}
+    assert {id(v) for v in (*front.variables, *rest.variables)} == owned
+    counts = [len(weight_layers(part, backbone.blocks)) for part in (base, front, rest)]
+    assert counts == [53, 43, 10]
+    rest.get_layer("conv5_block1_1_conv").trainable = False
+    assert not base.get_layer("conv5_block1_1_conv").trainable
+
+
+def test_a_place_that_others_pass_by_cannot_be_split_after(resnet):
+    _, base = resnet
+    with pytest.raises(ModelError, match=r"resnet50 cannot be split after conv5_block1_1_relu"):
+        split_after(base, Tap("inner", 32, "conv5_block1_1_relu"))

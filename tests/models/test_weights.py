@@ -119,6 +119,15 @@ def test_another_shape_is_a_mismatch(tmp_path):
     assert restore(wider, path, 0.5) == Restored(WEIGHTS, (), ("scores/kernel", "scores/bias"))
 
 
+def test_an_account_can_be_of_a_part_of_the_model_alone():
+    image = keras.Input((8, 8, 3))
+    middle = keras.layers.Conv2D(4, 3, name="a")(image)
+    whole = keras.Model(image, keras.layers.Conv2D(5, 3, name="b")(middle))
+    account = Restored(1, ("a/bias", "b/bias"), ("b/kernel",))
+    assert account.within(keras.Model(image, middle)) == Restored(1, ("a/bias",))
+    assert account.within(whole) == account
+
+
 @pytest.mark.parametrize("file", ["w.weights.h5", "w.h5"])
 def test_auto_numbered_layers_are_taken_by_order_and_only_if_all_fit(tmp_path, file):
     source = chain(("conv2d_7", "conv2d_8", "conv2d_9"), seed=1)

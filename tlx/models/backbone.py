@@ -1,5 +1,6 @@
 """What a backbone is: a pretrained network that owns its preprocessing and names its taps."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,18 +46,33 @@ class Backbone:
 
 
 def tap_table(
-    ends: Mapping[int, str], final: str | None = None, expanded: Mapping[int, str] | None = None
+    ends: Mapping[int, str], final: str | None = None, expansion: str | None = None
 ) -> tuple[tuple[Tap, ...], Tap]:
     """Return a backbone's `taps` and `final` from the names of its layers.
 
-    `ends` names by stride the layers that end a stage: the taps "stride8", "stride16" and so on. `expanded` names by
-    stride the wide activations of an inverted residual block: the taps "expanded8" and so on. `final` names the
-    network's last layer where that is not the last of `ends`.
+    `ends` names by stride the layers that end a stage, finest first: the taps "stride4", "stride8" and so on. `final`
+    names the network's last layer where that is not the last of `ends`. A network of inverted residual blocks has
+    "expanded" taps as well, from stride 8 on: the wide activation in the first block of the next stage, which is still
+    at this stride, and at the last stride that of `final`. `expansion` is the part of its name behind the block's.
+
+    Source: Liu et al., SSD, ECCV 2016, as the TensorFlow Object Detection API has it on MobileNets.
     """
-    named = [(stride, 0, Tap(f"stride{stride}", stride, layer)) for stride, layer in ends.items()]
-    named += [(stride, 1, Tap(f"expanded{stride}", stride, layer)) for stride, layer in (expanded or {}).items()]
     last = max(ends)
-    return tuple(tap for *_, tap in sorted(named, key=lambda row: row[:2])), Tap("final", last, final or ends[last])
+    behind = Tap("final", last, final or ends[last])
+    taps = []
+    for stride, layer in ends.items():
+        taps.append(Tap(f"stride{stride}", stride, layer))
+        # At stride 4 some families expand and halve in one convolution.
+        if expansion and stride >= 8:
+            wide = behind.layer if stride == last else f"{_next_block(layer)}_{expansion}"
+            taps.append(Tap(f"expanded{stride}", stride, wide))
+    return tuple(taps), behind
+
+
+def _next_block(layer: str) -> str:
+    """Return the block after that of a layer: "block_6" for "block_5_add", "block4a" for "block3b_add"."""
+    prefix, number, letter = re.match(r"(\D+)(\d+)([a-z]?)_", layer).groups()
+    return f"{prefix}{int(number) + 1}{letter and 'a'}"
 
 
 def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) -> tuple[Tap, ...]:

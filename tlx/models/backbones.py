@@ -1,50 +1,24 @@
-"""The networks of keras.applications as backbones: one table, one way to build them."""
+"""The networks of keras.applications as backbones: one table."""
 
-import re
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from tlx.errors import ModelError
-from tlx.lazy import keras
 from tlx.models.backbone import Backbone, tap_table
-from tlx.models.weights import Restored, auto_name, leaves, restore, weights_file
+from tlx.models.published import Network, build
+from tlx.models.weights import weights_file
 from tlx.registry import backbones
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
-
-@dataclass(frozen=True)
-class Network:
-    """One row: a network of keras.applications and the names of its layers that tlx needs.
-
-    `module` holds its preprocessing; `taps` and `blocks` are those of `Backbone`. `scalable` networks take
-    a width multiplier. In `merging` ones the layer that names a block closes it instead of opening it.
-    """
-
-    name: str
-    module: str
-    builder: str
-    taps: Mapping[int, str]
-    blocks: str
-    scalable: bool = False
-    merging: bool = False
-
-
-def _taps(*names: str) -> dict[int, str]:
+def _ends(*names: str) -> dict[int, str]:
     return dict(zip((4, 8, 16, 32), names, strict=True))
 
 
 def _resnet(depth: int, third: int, fourth: int) -> list[Network]:
     ends = f"conv2_block3 conv3_block{third} conv4_block{fourth}".split()
     blocks = r"^(conv1|conv\d_block\d+)_"
-    plain = _taps(*(f"{end}_out" for end in ends), "conv5_block3_out")
+    plain = _ends(*(f"{end}_out" for end in ends), "conv5_block3_out")
     # Version 2 shrinks in a stage's last block, so that block's entry is where the stage is complete.
-    version2 = _taps(*(f"{end}_preact_relu" for end in ends), "post_relu")
+    version2 = _ends(*(f"{end}_preact_relu" for end in ends), "post_relu")
     return [
         Network(f"resnet{depth}", "resnet", f"ResNet{depth}", plain, blocks),
         Network(f"resnet{depth}_v2", "resnet_v2", f"ResNet{depth}V2", version2, blocks),
@@ -52,37 +26,40 @@ def _resnet(depth: int, third: int, fourth: int) -> list[Network]:
 
 
 def _densenet(depth: int) -> Network:
-    taps = _taps("pool2_relu", "pool3_relu", "pool4_relu", "relu")
-    return Network(f"densenet{depth}", "densenet", f"DenseNet{depth}", taps, r"^(conv1|conv\d_block\d+|pool\d)_")
+    ends = _ends("pool2_relu", "pool3_relu", "pool4_relu", "relu")
+    return Network(f"densenet{depth}", "densenet", f"DenseNet{depth}", ends, r"^(conv1|conv\d_block\d+|pool\d)_")
 
 
-def _efficientnet(variant: str, ends: str) -> Network:
-    """`ends` names the last block before each halving and the last of all, such as "2b 3b 5c 7a"."""
+def _efficientnet(variant: str, blocks: str) -> Network:
+    """`blocks` names the last block before each halving and the last of all, such as "2b 3b 5c 7a"."""
     module = "efficientnet_v2" if variant.startswith("v2") else "efficientnet"
     builder = "EfficientNet" + variant.upper().replace("_", "")
     # A stage of one block has no shortcut to add.
-    taps = _taps(*(f"block{end}_{'project_bn' if end[1] == 'a' else 'add'}" for end in ends.split()))
-    return Network(f"efficientnet_{variant}", module, builder, taps, r"^(stem|block\d[a-z])_")
+    ends = _ends(*(f"block{block}_{'project_bn' if block[1] == 'a' else 'add'}" for block in blocks.split()))
+    pattern = r"^(stem|block\d[a-z]|top)_"
+    return Network(
+        f"efficientnet_{variant}", module, builder, ends, pattern, "top_activation", expansion="expand_activation"
+    )
 
 
 def _convnext(size: str) -> Network:
     name = f"convnext_{size.lower()}"
-    taps = _taps(*(f"{name}_downsampling_layernorm_{i}" for i in range(3)), "layer_normalization")
-    return Network(name, "convnext", f"ConvNeXt{size}", taps, r"^convnext_[a-z]+_(stem|stage_\d_block_\d+)_")
+    ends = _ends(*(f"{name}_downsampling_layernorm_{i}" for i in range(3)), "layer_normalization")
+    return Network(name, "convnext", f"ConvNeXt{size}", ends, r"^convnext_[a-z]+_(stem|stage_\d_block_\d+)_")
 
 
 def _nasnet(size: str, cells: int) -> Network:
-    ends = (f"normal_concat_{i}" for i in (cells - 1, 2 * cells, 3 * cells))
+    ends = _ends("reduction_concat_stem_1", *(f"normal_concat_{i}" for i in (cells - 1, 2 * cells, 3 * cells)))
     blocks = r"^(?:adjust|normal|reduction|separable)\w*?_(stem_\d|reduce_\d+|\d+)$"
-    return Network(f"nasnet_{size.lower()}", "nasnet", f"NASNet{size}", _taps("reduction_concat_stem_1", *ends), blocks)
+    return Network(f"nasnet_{size.lower()}", "nasnet", f"NASNet{size}", ends, blocks, "final_activation")
 
 
 _VGG = r"^(block\d)_"
-_MOBILE_V3 = r"^(expanded_conv_\d+|expanded_conv|conv)(?:_|$)"
+_MOBILE_V3 = r"^(expanded_conv_\d+|expanded_conv|conv_1|conv)(?:_|$)"
 
 NETWORKS = (
-    Network("vgg16", "vgg16", "VGG16", _taps("block3_conv3", "block4_conv3", "block5_conv3", "block5_pool"), _VGG),
-    Network("vgg19", "vgg19", "VGG19", _taps("block3_conv4", "block4_conv4", "block5_conv4", "block5_pool"), _VGG),
+    Network("vgg16", "vgg16", "VGG16", _ends("block3_conv3", "block4_conv3", "block5_conv3", "block5_pool"), _VGG),
+    Network("vgg19", "vgg19", "VGG19", _ends("block3_conv4", "block4_conv4", "block5_conv4", "block5_pool"), _VGG),
     *_resnet(50, 4, 6),
     *_resnet(101, 4, 23),
     *_resnet(152, 8, 36),
@@ -90,7 +67,7 @@ NETWORKS = (
         "mobilenet",
         "mobilenet",
         "MobileNet",
-        _taps("conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
+        _ends("conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
         r"^(?:conv_(?:dw|pw|pad)_)?(conv1|\d+)",
         scalable=True,
     ),
@@ -98,47 +75,55 @@ NETWORKS = (
         "mobilenet_v2",
         "mobilenet_v2",
         "MobileNetV2",
-        _taps("block_2_add", "block_5_add", "block_12_add", "block_16_project_BN"),
-        r"^(?:bn_)?(Conv1|expanded_conv|block_\d+)",
+        _ends("block_2_add", "block_5_add", "block_12_add", "block_16_project_BN"),
+        r"^(?:bn_)?(Conv1|expanded_conv|block_\d+|Conv_1)",
+        "out_relu",
+        expansion="expand_relu",
         scalable=True,
     ),
     Network(
         "mobilenet_v3_small",
         "mobilenet_v3",
         "MobileNetV3Small",
-        _taps("expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add", "expanded_conv_10_add"),
+        _ends("expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add", "expanded_conv_10_add"),
         _MOBILE_V3,
+        "conv_1_activation",
+        expansion="expand_activation",
         scalable=True,
     ),
     Network(
         "mobilenet_v3_large",
         "mobilenet_v3",
         "MobileNetV3Large",
-        _taps("expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add", "expanded_conv_14_add"),
+        _ends("expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add", "expanded_conv_14_add"),
         _MOBILE_V3,
+        "conv_1_activation",
+        expansion="expand_activation",
         scalable=True,
     ),
     Network(
         "inception_v3",
         "inception_v3",
         "InceptionV3",
-        _taps("mixed0_activation_4", "mixed2", "mixed7", "mixed10"),
+        _ends("mixed0_activation_4", "mixed2", "mixed7", "mixed10"),
         r"^(mixed\d+)(?!_1)",  # The layer mixed9_1 is within mixed10.
         merging=True,
+        smallest=75,
     ),
     Network(
         "inception_resnet_v2",
         "inception_resnet_v2",
         "InceptionResNetV2",
-        _taps("mixed_5b_activation_4", "block35_10_ac", "block17_20_ac", "conv_7b_ac"),
+        _ends("mixed_5b_activation_4", "block35_10_ac", "block17_20_ac", "conv_7b_ac"),
         r"^(mixed_\d\w|block\d+_\d+|conv_7b)",
         merging=True,
+        smallest=75,
     ),
     Network(
         "xception",
         "xception",
         "Xception",
-        _taps("block3_sepconv1_act", "block4_sepconv1_act", "block13_sepconv1_act", "block14_sepconv2_act"),
+        _ends("block3_sepconv1_act", "block4_sepconv1_act", "block13_sepconv1_act", "block14_sepconv2_act"),
         r"^(block\d+)_",
     ),
     *map(_densenet, (121, 169, 201)),
@@ -164,7 +149,7 @@ NETWORKS = (
 
 _DOC = """{builder} of keras.applications, with taps at strides 4, 8, 16 and 32.
 
-The network's own preprocessing is part of the built model, and what follows its last tap is left out.
+The network's own preprocessing is part of the built model, and its classifier is left out.
 
 Args:
   weights: "imagenet" (downloaded once by Keras), None for random ones, or a local weight file.
@@ -195,108 +180,6 @@ for _network in NETWORKS:
 
 def _backbone(network: Network, weights: str | None, min_restored: float, options: dict[str, float]) -> Backbone:
     path = weights_file(f"backbones.{network.name}", weights, min_restored)
-    build = partial(_build, network, path, weights == "imagenet", min_restored, options)
-    return Backbone(network.name, build, *tap_table(network.taps), network.blocks)
-
-
-def _build(
-    network: Network,
-    path: Path | None,
-    imagenet: bool,
-    min_restored: float,
-    options: dict[str, float],
-    size: tuple[int, int],
-    pretrained: bool = True,
-) -> tuple[Any, Restored | None]:
-    image = keras.Input((*size, 3), name="image")
-    imagenet &= pretrained
-    model = _settled(network, _published(network, imagenet, options, image))
-    if path and pretrained:
-        return model, restore(model, path, min_restored)
-    return model, Restored(len(model.weights)) if imagenet else None
-
-
-def _published(network: Network, pretrained: bool, options: dict[str, float], image: Any) -> Any:
-    """Return the network as keras.applications builds it, on top of its preprocessing."""
-    builder = partial(getattr(keras.applications, network.builder), include_top=False, **options)
-    pixels = getattr(keras.applications, network.module).preprocess_input(image)
-    if not pretrained:
-        return builder(input_tensor=pixels, weights=None)
-    try:
-        with warnings.catch_warnings():
-            # MobileNets say that no file was made for this image size; that of 224 px is what is wanted.
-            warnings.filterwarnings("ignore", message=".*input_shape")
-            return builder(input_tensor=pixels, weights="imagenet")
-    except Exception as error:  # Keras raises a bare Exception where its download fails.
-        raise ModelError(
-            f"backbones.{network.name}: Keras could not load its ImageNet weights: {error}. "
-            f"Give a local file (backbones.{network.name}.weights = '/path/to/file.h5') or None for random weights"
-        ) from error
-
-
-def _settled(network: Network, published: Any) -> Any:
-    """Return a copy, weights included, that is flat, ends at the last tap and has names that no session changes.
-
-    Keras numbers unnamed layers through a whole session, while freezing, caching and saving need a layer to
-    be called the same everywhere. The copy numbers them as a fresh session would, and where blocks are named
-    by the layer that closes them, puts the block's name in front.
-    """
-    names = _stable_names(network, published)
-    pairs = []
-
-    def copy(layer: Any) -> Any:
-        if isinstance(layer, keras.Sequential):
-            return layer
-        twin = type(layer).from_config(_frozen_statistics(layer) | {"name": names.get(layer.name, layer.name)})
-        pairs.append((layer, twin))
-        return twin
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, keras.Sequential):
-            for inner in layer.layers:
-                args = (copy(inner)(*args),)
-            return args[0]
-        if isinstance(layer, keras.layers.Rescaling) and isinstance(layer.scale, list):
-            return args[0]  # EfficientNet's correction, made needless by `_frozen_statistics`.
-        return layer(*args, **kwargs)
-
-    whole = keras.models.clone_model(published, clone_function=copy, call_function=call)
-    model = keras.Model(whole.inputs[0], whole.get_layer(network.taps[max(network.taps)]).output, name=network.name)
-    kept = {id(layer) for layer in leaves(model)}
-    for layer, twin in pairs:
-        if id(twin) in kept and twin.weights:
-            for weight, published_weight in zip(twin.weights, layer.weights, strict=True):
-                weight.assign(published_weight)
-    return model
-
-
-def _frozen_statistics(layer: Any) -> dict[str, Any]:
-    """Return a layer's configuration, with the ImageNet statistics in a Normalization that has none.
-
-    EfficientNet (version 1) keeps these among its weights, as deviations where variances belong, and corrects
-    them by one more layer if and only if asked for "imagenet": its graph would depend on where weights came from.
-    """
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Normalization) and config["mean"] is None:
-        return config | {"mean": _IMAGENET_MEAN, "variance": tuple(x * x for x in _IMAGENET_DEVIATION)}
-    return config
-
-
-def _stable_names(network: Network, model: Any) -> dict[str, str]:
-    """Return new names for the layers and operations of a model that Keras named by itself."""
-    numbers: dict[str, dict[str, int]] = {}
-    for operation in model.operations:
-        kind = auto_name(operation)
-        if match := re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name):
-            numbers.setdefault(kind, {})[operation.name] = int(match[1] or 0)
-    names = {}
-    for kind, found in numbers.items():
-        for i, name in enumerate(sorted(found, key=found.get)):
-            names[name] = f"{kind}_{i}" if i else kind
-    if network.merging:
-        block = ""
-        for name in [operation.name for operation in reversed(model.operations)]:
-            block = match[1] if (match := re.match(network.blocks, name)) else block
-            if name in names and block:
-                names[name] = f"{block}_{names[name]}"
-    return names
+    whole = partial(build, network, path, weights == "imagenet", min_restored, options)
+    taps, final = tap_table(network.ends, network.final, network.expansion)
+    return Backbone(network.name, whole, taps, final, network.blocks)

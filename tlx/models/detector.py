@@ -11,6 +11,7 @@ import h5py
 from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
+from tlx.models.graph import describe_taps, prune
 from tlx.models.head import BuiltHead, Head, TapShape
 from tlx.models.weights import Restored, restore
 
@@ -59,13 +60,14 @@ def build(
     with _computing_in(precision):
         chosen = head.select(backbone)
         base, restored = backbone.build(size, pretrained)
-        network = keras.Model(base.inputs[0], [base.get_layer(tap.layer).output for tap in chosen], name="backbone")
-        shapes = [TapShape(*out.shape[1:], tap.stride) for tap, out in zip(chosen, network.outputs, strict=True)]
+        network = prune(base, chosen)
+        shapes = [TapShape(*shape) for shape in describe_taps(network, chosen).values()]
         built = head.build(shapes, len(classes), size)
         if any(output.dtype != "float32" for part in built.parts for output in part.outputs):
             kind = type(head).__name__
             raise ModelError(f"{kind}: its outputs must be float32; give its last layers dtype='float32'")
         whole = _whole(network, built.parts)
+    restored = restored and restored.within(network)
     return Detector(network, built, whole, head.task, size, classes, backbone.blocks, restored)
 
 

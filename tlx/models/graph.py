@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tlx.errors import ModelError
 from tlx.lazy import keras
+from tlx.models.backbone import Tap
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,55 @@ class WeightLayer:
     block: str
 
 
+def prune(base: Any, taps: Sequence[Tap]) -> Any:
+    """Return what of a built backbone these taps need, with their outputs in this order.
+
+    A tap that is pooled gives [b, c], any other [b, h, w, c]. Layers are shared with `base`. What lies behind the
+    last tap is not part of the network, so that no freeze policy counts it.
+    """
+    outputs = [_pooled(base.get_layer(tap.layer).output, tap) for tap in taps]
+    return keras.Model(base.inputs[0], outputs, name="backbone")
+
+
+def _pooled(x: Any, tap: Tap) -> Any:
+    if tap.pool is None:
+        return x
+    pooling = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[tap.pool]
+    return pooling(name=f"{tap.name}_{tap.pool}_pool")(x)
+
+
+def describe_taps(network: Any, taps: Sequence[Tap]) -> dict[str, tuple[int, int, int, int]]:
+    """Return (height, width, channels, stride) of a pruned network's outputs by the names of their taps.
+
+    Height and width of a pooled tap are 1, though its output is [b, c].
+    """
+    shapes = [tuple(output.shape[1:]) for output in network.outputs]
+    return {
+        tap.name: (*((1, 1) if tap.pool else shape[:2]), shape[-1], tap.stride)
+        for tap, shape in zip(taps, shapes, strict=True)
+    }
+
+
+def split_after(base: Any, tap: Tap) -> tuple[Any, Any]:
+    """Return a built backbone in two parts that share its layers: up to a tap, and from there to the end.
+
+    The second takes maps [n, h, w, c] of any height and width that its own strides leave something of, such as what
+    RoI pooling cuts out, and gives what is behind the last layer. The padding of a network that looks at the side
+    (EfficientNet, MobileNet 2 and 3, NASNet) stays as it is at the tap's own size.
+
+    Raises:
+      ModelError: something else than the tap's output is needed behind it.
+    """
+    front = prune(base, [replace(tap, pool=None)])
+    try:
+        inner = keras.Model(front.outputs[0], base.outputs[0])
+    except ValueError as error:
+        raise ModelError(f"{base.name} cannot be split after {tap.layer}: what follows needs more than that") from error
+    free = keras.Input((None, None, front.outputs[0].shape[-1]), name=f"from_{tap.name}")
+    rest = keras.models.clone_model(inner, free, clone_function=lambda layer: layer)
+    return front, keras.Model(free, rest.outputs[0], name=f"after_{tap.name}")
+
+
 def steps(network: Any) -> list[Step]:
     """Return the operations of a functional `keras.Model` in the order in which they run, inputs left out.
 
@@ -40,11 +90,12 @@ def steps(network: Any) -> list[Step]:
       ModelError: a layer is used twice, so that freezing or cutting could not tell its uses apart.
     """
     found = []
+    # An operation has further nodes where another network has it too, such as a part that was cut out of this one.
+    own = {id(node) for nodes in network._nodes_by_depth.values() for node in nodes}
     for operation in network.operations:
         if isinstance(operation, keras.layers.InputLayer):
             continue
-        # The first node is the one that built the network; cutting it adds further ones.
-        node = operation._inbound_nodes[0]
+        node = next(node for node in operation._inbound_nodes if id(node) in own)
         called = keras.tree.map_structure(_constant, (node.arguments.args, node.arguments.kwargs))
         found.append(Step(operation, tuple(node.input_tensors), tuple(node.output_tensors), repr(called)))
     made = {id(t) for step in found for t in step.outputs} | {id(t) for t in network.inputs}
@@ -137,14 +188,16 @@ class Cut:
 def cut(network: Any, blocks: str) -> Cut:
     """Cut a network before the first thing that trains, at the narrowest place in that block.
 
-    Whatever lies between the cut and the first thing that trains stays frozen and is only computed again.
+    Whatever lies between the cut and the first thing that trains stays frozen and is only computed again. What has
+    no weights and only makes the boundary smaller, such as pooling, is before the cut wherever it stands.
     """
     order = steps(network)
     first = next((i for i, step in enumerate(order) if _trains(step.operation)), len(order))
     places = range(_block_start(order, first, blocks), first + 1) if first < len(order) else [first]
     crossings = {place: _crossing(network, order, place) for place in places}
     place = min(reversed(places), key=lambda p: sum(_size(t) for t in crossings[p]))
-    boundary = crossings[place]
+    order, place = _with_what_shrinks(network, order, place)
+    boundary = _crossing(network, order, place)
     at = {id(t): i for i, t in enumerate(boundary)}
     later = [t for t in network.outputs if id(t) not in at]
     sources = tuple(
@@ -178,6 +231,21 @@ def _crossing(network: Any, order: list[Step], place: int) -> list[Any]:
     needed = {id(t) for step in order[place:] for t in step.inputs} | {id(t) for t in network.outputs}
     made = [*network.inputs, *(t for step in order[:place] for t in step.outputs)]
     return [t for t in made if id(t) in needed]
+
+
+def _with_what_shrinks(network: Any, order: list[Step], place: int) -> tuple[list[Step], int]:
+    """Return the steps and the place of the cut, after moving those before it that make the boundary smaller."""
+    ready = {id(t) for t in network.inputs} | {id(t) for step in order[:place] for t in step.outputs}
+    least = sum(_size(t) for t in _crossing(network, order, place))
+    for step in order[place:]:
+        if getattr(step.operation, "weights", None) or any(id(t) not in ready for t in step.inputs):
+            continue
+        moved = [*order[:place], step, *(other for other in order[place:] if other is not step)]
+        size = sum(_size(t) for t in _crossing(network, moved, place + 1))
+        if size < least:
+            order, place, least = moved, place + 1, size
+            ready |= {id(t) for t in step.outputs}
+    return order, place
 
 
 def _size(tensor: Any) -> int:

@@ -41,6 +41,14 @@ class Restored:
     def fraction(self) -> float:
         return self.restored / self.total if self.total else 1.0
 
+    def within(self, network: Any) -> "Restored":
+        """Return the same account of a part of the model alone, such as what a head's taps need of a backbone."""
+        layers = {layer.name for layer in leaves(network)}
+        missing, mismatched = (
+            tuple(name for name in names if name.rpartition("/")[0] in layers) for _, names in self._lacking()
+        )
+        return Restored(len(network.weights) - len(missing) - len(mismatched), missing, mismatched)
+
     def __str__(self) -> str:
         lacks = [f"{len(names)} {kind}: {_some(names)}" for kind, names in self._lacking() if names]
         return f"restored {self.restored} of {self.total} weights" + (f" ({'; '.join(lacks)})" if lacks else "")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlx.errors import ModelError
-from tlx.models.backbone import Backbone, tap_table
+from tlx.models.backbone import Backbone
 from tlx.models.weights import Restored, restore, weights_file
 from tlx.registry import backbones
 from tlx_efficientnet_lite import network, unpickle
@@ -56,7 +56,7 @@ LITE2 = Variant(
 
 @backbones.register("efficientnet_lite0")
 def efficientnet_lite0(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
-    """EfficientNet-Lite0: 3.0 M parameters, the quickest; its ImageNet weights are installed with the plugin.
+    """EfficientNet-Lite0: 3.4 M parameters, the quickest; its ImageNet weights are installed with the plugin.
 
     Args:
       weights: "imagenet", None for random ones, or a local Keras weight file.
@@ -70,20 +70,20 @@ def efficientnet_lite0(weights: str | None = "imagenet", min_restored: float = 0
 
 @backbones.register("efficientnet_lite1")
 def efficientnet_lite1(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
-    """EfficientNet-Lite1: 3.8 M parameters, deeper than Lite0; arguments and errors as there."""
+    """EfficientNet-Lite1: 4.2 M parameters, deeper than Lite0; arguments and errors as there."""
     return _backbone(LITE1, weights, min_restored)
 
 
 @backbones.register("efficientnet_lite2")
 def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
-    """EfficientNet-Lite2: 4.4 M parameters, deeper and wider than Lite0; arguments and errors as there."""
+    """EfficientNet-Lite2: 4.9 M parameters, deeper and wider than Lite0; arguments and errors as there."""
     return _backbone(LITE2, weights, min_restored)
 
 
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    return Backbone(variant.name, build, *tap_table(network.taps(variant.width, variant.depth)), network.BLOCKS)
+    return Backbone(variant.name, build, *network.taps(variant.width, variant.depth), network.BLOCKS)
 
 
 def _build(
@@ -131,6 +131,8 @@ def _torch_names(variant: Variant) -> Iterator[tuple[str, str]]:
         for number, part in enumerate(parts, 3 - len(parts)):
             yield f"{block.name}_{part}_conv", f"_blocks.{i}._{part}_conv"
             yield f"{block.name}_{part}_bn", f"_blocks.{i}._bn{number}"
+    yield "top_conv", "_conv_head"
+    yield "top_bn", "_bn1"
 
 
 def _tensors(state: dict[str, np.ndarray], source: str, depthwise: bool) -> list[np.ndarray]:

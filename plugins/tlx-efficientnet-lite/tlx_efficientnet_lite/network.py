@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlx.lazy import keras
+from tlx.models.backbone import Tap, tap_table
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM = 32
-BLOCKS = r"^(stem|block\d[a-z])_"
+_TOP = 1280
+BLOCKS = r"^(stem|block\d[a-z]|top)_"
 
 
 def blocks(width: float, depth: float) -> Iterator[Block]:
@@ -57,23 +59,27 @@ def _round(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-def taps(width: float, depth: float) -> dict[int, str]:
-    """Return, by stride, the last layer of the stages that end strides 4, 8, 16 and 32."""
+def taps(width: float, depth: float) -> tuple[tuple[Tap, ...], Tap]:
+    """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`."""
     ends = {block.name[5]: block.output for block in blocks(width, depth)}
-    return {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
+    stages = {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
+    return tap_table(stages, "top_relu6", "expand_relu6")
 
 
 def build(name: str, width: float, depth: float, size: tuple[int, int]) -> Any:
     """Return the network without its classifier as a functional `keras.Model` with random weights.
 
-    `size` is (height, width). The input is float32 RGB [b, h, w, 3] in 0..255, the output the last block's,
-    at stride 32.
+    `size` is (height, width). The input is float32 RGB [b, h, w, 3] in 0..255, the output that of the last
+    convolution, [b, ceil(h / 32), ceil(w / 32), 1280].
     """
     image = keras.Input((*size, 3), name="image")
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(image)
     x = _convolve(keras.layers.Conv2D(_STEM, 3, strides=2, **_same("stem_conv")), x, "stem")
     for block in blocks(width, depth):
         x = _bottleneck(block, x)
+    # With a seed of its own it draws none: a head on the blocks starts from the values that it has without this layer.
+    alone = keras.initializers.GlorotUniform(seed=0)
+    x = _convolve(keras.layers.Conv2D(_TOP, 1, kernel_initializer=alone, **_same("top_conv")), x, "top")
     return keras.Model(image, x, name=name)
 
 

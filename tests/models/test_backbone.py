@@ -1,0 +1,67 @@
+"""Taps are known before TensorFlow is imported, and named where one is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tlx.errors import ConfigError
+from tlx.models.backbone import Tap, choose_taps, tap_table
+
+ENDS = {4: "block_2_add", 8: "block_5_add", 16: "block_12_add", 32: "block_16_project_BN"}
+TAPS, FINAL = tap_table(ENDS, "out_relu", "expand_relu")
+
+
+def test_taps_are_named_by_stride_finest_first_and_block_ends_before_expansions():
+    assert (
+        Tap("stride4", 4, "block_2_add"),
+        Tap("stride8", 8, "block_5_add"),
+        Tap("expanded8", 8, "block_6_expand_relu"),
+        Tap("stride16", 16, "block_12_add"),
+        Tap("expanded16", 16, "block_13_expand_relu"),
+        Tap("stride32", 32, "block_16_project_BN"),
+        Tap("expanded32", 32, "out_relu"),
+    ) == TAPS
+    assert Tap("final", 32, "out_relu") == FINAL
+    plain, final = tap_table(ENDS)
+    assert [tap.layer for tap in plain] == list(ENDS.values())
+    assert final == Tap("final", 32, "block_16_project_BN")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ((8, 16, 32), ["stride8", "stride16", "stride32"]),
+        (("expanded32", 4), ["expanded32", "stride4"]),
+        (("final",), ["final"]),
+        ((), []),
+    ],
+)
+def test_taps_are_chosen_by_name_or_by_stride(wanted, found):
+    assert [tap.name for tap in choose_taps((*TAPS, FINAL), wanted, "heads.mine.taps")] == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (64, r"heads\.mine\.taps: the backbone has no tap at stride 64; it has stride4 \(stride 4\), stride8"),
+        ("expandd16", r"heads\.mine\.taps: the backbone has no tap 'expandd16'; did you mean 'expanded16'"),
+    ],
+)
+def test_a_missing_tap_is_named_with_what_there_is(wanted, message):
+    with pytest.raises(ConfigError, match=message):
+        choose_taps(TAPS, (8, wanted), "heads.mine.taps")
+
+
+def test_a_backbone_knows_its_taps_without_tensorflow():
+    code = (
+        "import sys, tlx.models.backbones; from tlx.registry import backbones\n"
+        "backbone = backbones.entries['efficientnet_b0'].factory(weights=None)\n"
+        "print(backbone.final, [tap.layer for tap in backbone.taps if tap.stride == 16])\n"
+        "print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == [
+        "Tap(name='final', stride=32, layer='top_activation', pool=None) ['block5c_add', 'block6a_expand_activation']",
+        "set()",
+    ]
