@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlx import freeze
-from tlx.errors import ModelError
+from tlx.errors import ConfigError, MisfitError, ModelError
 from tlx.fit import Fit
 from tlx.lazy import keras
 from tlx.models.graph import weight_layers
@@ -62,7 +62,7 @@ def test_a_policy_forgets_what_another_left(network):
 def test_too_many_unfrozen_names_the_limit(network, policy, k):
     model, layers = network
     limit = 9 if policy is freeze.last_layers else 5
-    with pytest.raises(ModelError, match=rf"unfrozen = {k}.*0 to {limit}"):
+    with pytest.raises(MisfitError, match=rf"unfrozen = {k}.*0 to {limit}"):
         freeze.apply(policy(k), model, layers)
 
 
@@ -87,7 +87,7 @@ def test_a_layer_without_a_rule_is_an_error(network):
 
 
 def test_a_broken_pattern_is_an_error(network):
-    with pytest.raises(ModelError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="no regular expression"):
         freeze.apply(freeze.patterns((("block(", "train"),)), *network)
 
 

@@ -25,7 +25,8 @@ def untouched(monkeypatch):
     """Leave the real registries and the list of failed plugins as they were."""
     # What is imported for the first time inside a test would be forgotten for good.
     registry.discover()
-    for real in registry.REGISTRIES:
+    monkeypatch.setattr(registry, "registries", dict(registry.registries))
+    for real in registry.registries.values():
         monkeypatch.setattr(real, "entries", dict(real.entries))
     monkeypatch.setattr(registry, "failed_plugins", {})
 

@@ -49,7 +49,7 @@ def _check(image_size: int | tuple[int, int], seed: int) -> None:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
 
 
-@rooms.register("run", check=_check)
+@rooms.register("run", root=True, check=_check)
 @dataclass(frozen=True)
 class Run:
     """One experiment: which data, which network, what of it trains, and how.

@@ -60,7 +60,7 @@ def test_memory_has_a_line_for_each_choice_of_a_boundary(shown, tmp_path, monkey
 
 def test_memory_that_cannot_be_measured_is_an_error(shown, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts.Attempts, "need", lambda *_: None)
-    with pytest.raises(TlxError, match="could not be measured"):
+    with pytest.raises(TlxError, match="unfrozen = 0 could not be measured"):
         memory_command.memory([str(tmp_path / "config.gin")])
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from tlx import config
 from tlx.errors import ConfigError
-from tlx.search import space
-from tlx.search.space import Search
+from tlx.search import ranges, space
+from tlx.search.space import Search, Space
 
 EXPERIMENT = """\
 run.data = @splits.ratio()
@@ -63,14 +63,14 @@ def test_every_kind_proposes_within_its_range_and_back():
     seen = {"d": set(), "e": set()}
     for _ in range(60):
         trial = study.ask()
-        values = space.propose(trial, entries)
+        values = Space(entries).propose(trial)
         assert 0.5 <= values["a"] <= 2.0
         assert 1e-4 <= values["b"] <= 1e-2
         assert values["c"] in (2, 3, 4, 5)
         for name, options in seen.items():
             options.add(values[name])
         for name, value in values.items():
-            assert trial.params[name] == pytest.approx(space.as_asked(value, entries[name]), rel=1e-3)
+            assert trial.params[name] == pytest.approx(ranges.as_asked(value, entries[name]), rel=1e-3)
     assert seen == {"d": {4, 8, 16, 32, 64}, "e": {"x", (1, 2), None}}
 
 

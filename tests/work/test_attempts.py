@@ -151,17 +151,25 @@ def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, mach
     [
         ([], ["run.image_size", "run.backbone"]),
         (["run.image_size = (96, 40)"], ["run.backbone"]),
-        (["freezes.last_layers.unfrozen = 2"], ["run.image_size", "freezes.last_layers.unfrozen", "run.backbone"]),
-        (["run.freeze = @freezes.none()"], ["run.image_size", "run.freeze", "run.backbone"]),
+        (["freezes.last_layers.unfrozen = 2"], ["run.image_size", "run.backbone", "freezes.last_layers.unfrozen"]),
+        (["run.freeze = @freezes.none()"], ["run.image_size", "run.backbone", "run.freeze"]),
         (["run.freeze = @freezes.backbone()"], ["run.image_size", "run.backbone"]),
         (["run.backbone = @backbones.mobilenet_v3_small()"], ["run.image_size"]),
+        (
+            ["run.freeze = @freezes.last_blocks()", "freezes.last_blocks.unfrozen = 2"],
+            ["run.image_size", "run.backbone", "freezes.last_blocks.unfrozen"],
+        ),
+        (
+            ["run.freeze = @freezes.patterns()", "freezes.patterns.rules = (('', 'train'),)"],
+            ["run.image_size", "run.backbone", "run.freeze"],
+        ),
     ],
 )
 def test_only_what_takes_less_is_proposed_and_can_be_bound(experiment, bindings, changed):
     proposed = [(change, more) for change, more in attempts.changes(experiment.with_bindings(bindings))]
-    assert [change.partition(" = ")[0] for change, _ in proposed] == changed
+    assert [change.partition(" = ")[0] for (change,), _ in proposed] == changed
     for change, more in proposed:
-        experiment.with_bindings([*bindings, change, *more])
+        experiment.with_bindings([*bindings, *change, *more])
 
 
 @pytest.mark.parametrize("kind_of_end", ["pruned", "refused", "crash", "lost", "infeasible"])
