@@ -37,12 +37,11 @@ def help_on(command: Entry) -> str:
 def _find(name: str) -> Entry | None:
     """Return a command, for which neither other commands nor, where it is tlx's own, plugins are imported."""
     commands.load(name)
-    if name not in commands.entries:
-        registry.load_plugins()
-    return commands.entries.get(name)
+    return commands.entries.get(name) or _every_command().get(name)
 
 
 def _every_command() -> dict[str, Entry]:
+    # tlx's own come first: no plugin is to take a name of theirs.
     commands.load()
     registry.load_plugins()
     return commands.entries
