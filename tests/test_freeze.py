@@ -66,6 +66,19 @@ def test_too_many_unfrozen_names_the_limit(network, policy, k):
         freeze.apply(policy(k), model, layers)
 
 
+@pytest.mark.parametrize(("momentum", "moved"), [(0.99, 0.1), (0.999, 0.1), (0.5, 0.5)])
+def test_statistics_that_train_follow_their_batches_soon_enough(network, momentum, moved):
+    """Those of a thousand updates would not have caught up when training is over; what is quicker stays so."""
+    model, layers = network
+    trained, frozen = model.get_layer("block4_a_bn"), model.get_layer("block3_left_bn")
+    trained.momentum = frozen.momentum = momentum
+    freeze.apply(freeze.last_layers(2), model, layers)
+    trained.moving_mean.assign(np.zeros(24))
+    trained(np.ones((2, 1, 1, 24), np.float32), training=True)
+    np.testing.assert_allclose(trained.moving_mean.numpy(), moved, rtol=1e-5)
+    assert frozen.momentum == momentum
+
+
 def test_the_first_pattern_found_decides(network):
     model, layers = network
     rules = (("block3_left", "freeze"), ("block3|block4_b$", "train"), ("", "freeze"))

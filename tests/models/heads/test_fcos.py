@@ -107,6 +107,20 @@ def test_losses_of_a_batch_are_those_of_its_parts():
         np.testing.assert_allclose([part[i] for part in whole], [part.numpy()[0] for part in alone], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("side", "levels"), [(60, {8}), (160, {16}), (400, {32})])
+def test_an_object_is_learnt_at_the_stride_of_its_size(side, levels):
+    """A box reaches up to 8 strides from a location of its level, and more than 4; the ends are open."""
+    shapes = [(64, 64, 8), (32, 32, 12), (16, 16, 16)]
+    grid = HEAD.grid(shapes, (512, 512))
+    box = (256 - side / 2, 256 - side / 2, 256 + side / 2, 256 + side / 2)
+    distances = tf.constant(np.full((1, len(grid[0]), 4), 20, np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(distances)
+        _, loss, _ = HEAD.losses((tf.zeros((1, len(grid[0]), 2)), distances), targets([(box, 0, False)]), grid)
+    learnt = np.abs(tape.gradient(loss, distances).numpy()[0]).sum(1) > 0
+    assert set(grid[1][learnt]) == levels
+
+
 def test_padding_changes_nothing():
     few, many = targets([OBJECT], slots=1), targets([OBJECT], slots=9)
     for a, b in zip(HEAD.losses(outputs(), few, GRID), HEAD.losses(outputs(), many, GRID), strict=True):
