@@ -1,6 +1,7 @@
 """The command line: what it answers, and that it answers without TensorFlow."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ fit.evaluations = 1
 """
 
 
-def answer(*arguments: str, cwd=None) -> tuple[int, str, bool]:
+def answer(*arguments: str, cwd=None, env=None) -> tuple[int, str, bool]:
     """Return exit code, output, and whether TensorFlow was imported, of `tlx` with these arguments."""
     code = (
         "import sys; from tlx.cli import entry\n"
@@ -37,7 +38,7 @@ def answer(*arguments: str, cwd=None) -> tuple[int, str, bool]:
         "finally: print('TF' if 'tensorflow' in sys.modules else 'no TF', file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
     *lines, imported = done.stderr.strip().splitlines()
     return done.returncode, done.stdout + "\n".join(lines), imported == "TF"
 
@@ -59,6 +60,9 @@ QUESTIONS = {
     "a plugin's entry": (["list", "backbones.efficientnet_lite0"], 0, "min_restored: float = 0.9"),
     "an unknown entry": (["list", "readers.vco"], 1, "did you mean 'voc'"),
     "an unknown command": (["serach"], 2, "did you mean 'search'"),
+    "an unknown command with a flag": (["serach", "--run_dir=x"], 2, "did you mean 'search'"),
+    "commands": (["list", "commands"], 0, "commands.inspect "),
+    "a command's module that is none": (["experiment"], 2, "'experiment' is no command"),
     "an unknown flag": (["train", "--gin_binding=x"], 2, "gin_bindings"),
     "no experiment": (["train"], 1, "name an experiment"),
     "a missing file": (["train", "nowhere.gin"], 1, "no gin file at"),
@@ -73,6 +77,60 @@ def test_a_question_is_answered_without_tensorflow(case):
     got, output, imported = answer(*arguments)
     assert text in output
     assert (got, imported) == (code, False)
+
+
+PLUGIN = """
+from absl import flags
+from tlx.registry import commands
+
+flags.DEFINE_bool("loud", False, "Greet with an exclamation mark.")
+
+
+@commands.register("greet")
+def greet(arguments: list[str]) -> None:
+    \"\"\"tlx greet NAME: say hello.\"\"\"
+    print(f"hello {arguments[0]}" + "!" * flags.FLAGS.loud)
+"""
+RIVAL = PLUGIN.replace("greet", "inspect").replace("loud", "rude")
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Return a function that installs a plugin, and returns the environment in which it is found."""
+
+    def installed(code):
+        (tmp_path / "greeter.py").write_text(code)
+        about = tmp_path / "greeter-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: greeter\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text("[tlx.plugins]\ngreeter = greeter\n")
+        return os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+    return installed
+
+
+def test_a_plugin_brings_a_command_with_its_flags(installed):
+    env = installed(PLUGIN)
+    assert answer("greet", "Ada", "--loud", env=env) == (0, "hello Ada!\n", False)
+    assert "  tlx greet NAME                               say hello." in answer("--help", env=env)[1]
+    assert "  --loud            Greet with" in answer("greet", "--help", env=env)[1]
+
+
+def test_a_plugin_that_takes_a_commands_name_is_told_of_and_takes_nothing(installed):
+    env = installed(RIVAL)
+    code, output, _ = answer("inspect", "--help", env=env)
+    assert (code, "tlx inspect PATH" in output) == (0, True)
+    code, output, _ = answer("--help", env=env)
+    assert code == 0
+    assert "commands.inspect is registered twice: in " in output
+    assert "tlx inspect PATH" in output
+
+
+def test_a_command_imports_no_other():
+    code = "import sys; from tlx import cli; cli._find('train')\n"
+    code += "print(sorted(m for m in sys.modules if m.startswith('tlx.commands.') or m == 'tlx.data.doctor'))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "['tlx.commands.experiment', 'tlx.commands.shared', 'tlx.commands.train']\n"
 
 
 def test_a_checked_experiment_is_printed_and_a_wrong_one_refused(gin):

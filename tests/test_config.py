@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlx import config, ginfile
+from tlx import config, ginfile, registry
 from tlx.errors import ConfigError
 
 GOOD = """\
@@ -154,6 +154,94 @@ def test_an_override_may_not_be_dead_itself(good):
         config.load([good], ["freezes.last_blocks.unfrozen = 2"])
     with pytest.raises(ConfigError, match=r"--gin_bindings:1: nothing in the experiment uses freezes.last_layers"):
         config.load([good], ["run.freeze = @freezes.none()", "freezes.last_layers.unfrozen = 2"])
+
+
+def test_a_later_override_may_cut_off_an_earlier_one(good):
+    """So that a search may take another policy than the one whose argument was given on the command line."""
+    experiment = config.load([good], ["freezes.last_layers.unfrozen = 2", "run.freeze = @freezes.none()"])
+    assert "last_layers" not in experiment.text()
+    again = config.load([good], ["freezes.last_layers.unfrozen = 2"]).with_bindings(["run.freeze = @freezes.none()"])
+    assert again.text() == experiment.text()
+
+
+def test_more_bindings_change_the_experiment_that_was_read(good):
+    experiment = config.load([good], ["fit.epochs = 7"])
+    good.write_text("fit.epcohs = 3")
+    more = experiment.with_bindings(["fit.clip = 3.0"])
+    assert (more.value("fit.epochs"), more.value("fit.clip")) == (7, 3.0)
+
+
+def test_a_file_of_weights_that_does_not_exist_is_refused(tmp_path):
+    message = refused(tmp_path, GOOD + "backbones.mobilenet_v2.weights = '/nope.h5'")
+    assert "bad.gin:12: backbones.mobilenet_v2.weights = '/nope.h5' is no file" in message
+    message = refused(tmp_path, GOOD + "backbones.mobilenet_v2.min_restored = 1.5")
+    assert "bad.gin:12: backbones.mobilenet_v2.min_restored = 1.5" in message
+
+
+@pytest.mark.parametrize("policy", ["last_layers", "last_blocks"])
+def test_a_number_of_layers_that_no_network_has_is_refused(tmp_path, policy):
+    text = GOOD.replace("last_layers", policy).replace("unfrozen = 3", "unfrozen = -1")
+    assert f"bad.gin:10: freezes.{policy}.unfrozen = -1 makes no sense" in refused(tmp_path, text)
+
+
+def test_a_rule_that_is_no_regular_expression_is_refused(tmp_path):
+    text = GOOD.replace("last_layers", "patterns").replace("unfrozen = 3", "rules = (('block(', 'train'),)")
+    assert "'block(' is no regular expression" in refused(tmp_path, text)
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """A root of its own, whose parts must go together, with two heads to choose from."""
+    monkeypatch.setattr(registry, "registries", dict(registry.registries))
+    registry.discover()
+    for real in registry.registries.values():
+        monkeypatch.setattr(real, "entries", dict(real.entries))
+    parts = registry.Registry("parts")
+
+    @parts.register("part")
+    def part(width: int = 1) -> int:
+        """A part."""
+        return width
+
+    def same(left: int, right: int) -> None:
+        if left != right:
+            raise ConfigError(f"pair.right = {right}: the left one has {left}")
+
+    @registry.rooms.register("pair", root=True, together=same)
+    def pair(left: int = 1, right: int = 1) -> None:
+        """Two of a width."""
+
+
+def test_parts_are_checked_together_as_what_they_make(pairs, tmp_path):
+    text = GOOD + "pair.left = @a/parts.part()\na/parts.part.width = 3\npair.right = "
+    good = tmp_path / "good.gin"
+    good.write_text(text + "3")
+    assert config.load([good]).trees["pair"].arguments["right"] == 3
+    assert "bad.gin:14: pair.right = 4: the left one has 3" in refused(tmp_path, text + "4")
+
+
+def test_alternatives_are_checked_and_stand_for_themselves(tmp_path):
+    text = GOOD + "search.space = {'run.freeze': ('choice', @freezes.last_layers(), @freezes.last_blocks())}\n"
+    file = tmp_path / "choice.gin"
+    # What only an alternative takes is no dead binding.
+    file.write_text(text + "freezes.last_blocks.unfrozen = 2")
+    experiment = config.load([file])
+    _, first, second = config.build(experiment.trees["search"]).space["run.freeze"]
+    assert (str(first.reference), str(second.reference)) == ("@freezes.last_layers()", "@freezes.last_blocks()")
+    assert experiment.value("freezes.last_blocks.unfrozen") == 2
+    file.write_text(experiment.text())
+    assert config.load([file]).text() == experiment.text()
+    assert "bad.gin:13: freezes.last_blocks.unfrozen: expected int" in refused(
+        tmp_path, text + "freezes.last_blocks.unfrozen = 'two'"
+    )
+    assert "bad.gin:13: freezes.last_blocks.unfrozen = -2" in refused(
+        tmp_path, text + "freezes.last_blocks.unfrozen = -2"
+    )
+    assert "did you mean 'last_blocks'" in refused(
+        tmp_path, text.replace("@freezes.last_blocks", "@freezes.last_bloks")
+    )
+    # The search's own values are checked all the same.
+    assert "search.workers = 0 makes no sense" in refused(tmp_path, text + "search.workers = 0")
 
 
 def test_the_saved_text_gives_the_same_experiment_from_anywhere(tmp_path, good, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlx import freeze
-from tlx.errors import ModelError
+from tlx.errors import ConfigError, MisfitError, ModelError
 from tlx.fit import Fit
 from tlx.lazy import keras
 from tlx.models.graph import weight_layers
@@ -62,8 +62,21 @@ def test_a_policy_forgets_what_another_left(network):
 def test_too_many_unfrozen_names_the_limit(network, policy, k):
     model, layers = network
     limit = 9 if policy is freeze.last_layers else 5
-    with pytest.raises(ModelError, match=rf"unfrozen = {k}.*0 to {limit}"):
+    with pytest.raises(MisfitError, match=rf"unfrozen = {k}.*0 to {limit}"):
         freeze.apply(policy(k), model, layers)
+
+
+@pytest.mark.parametrize(("momentum", "moved"), [(0.99, 0.1), (0.999, 0.1), (0.5, 0.5)])
+def test_statistics_that_train_follow_their_batches_soon_enough(network, momentum, moved):
+    """Those of a thousand updates would not have caught up when training is over; what is quicker stays so."""
+    model, layers = network
+    trained, frozen = model.get_layer("block4_a_bn"), model.get_layer("block3_left_bn")
+    trained.momentum = frozen.momentum = momentum
+    freeze.apply(freeze.last_layers(2), model, layers)
+    trained.moving_mean.assign(np.zeros(24))
+    trained(np.ones((2, 1, 1, 24), np.float32), training=True)
+    np.testing.assert_allclose(trained.moving_mean.numpy(), moved, rtol=1e-5)
+    assert frozen.momentum == momentum
 
 
 def test_the_first_pattern_found_decides(network):
@@ -87,7 +100,7 @@ def test_a_layer_without_a_rule_is_an_error(network):
 
 
 def test_a_broken_pattern_is_an_error(network):
-    with pytest.raises(ModelError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="no regular expression"):
         freeze.apply(freeze.patterns((("block(", "train"),)), *network)
 
 

@@ -1,19 +1,19 @@
 """The order of training, and what a batch holds."""
 
+from dataclasses import replace
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlx.augment import Standard, View
-from tlx.data.dataset import Dataset, Example
+from tlx.augment import Standard
 from tlx.data.images import read_image
-from tlx.data.targets import ANY_CLASS
+from tlx.data.targets import UNLABELLED, Boxes
 from tlx.errors import DataError
-from tlx.pipeline import PADDING, Views, batches, chunks, order
+from tlx.pipeline import Views, batches, chunks, order
+from tlx.tasks.detection import Detection
 
 small = st.integers(1, 12)
 
@@ -44,15 +44,16 @@ def test_batches_keep_the_order_and_the_short_last_one(views):
     units = [(i, v) for i in (5, 0, 3, 1, 4, 2, 6) for v in range(views)]
 
     def load(index, view):
-        return np.full((2, 3), index, np.float32), np.array(view, np.int32)
+        return (np.full((2, 3), index, np.float32), np.array(view, np.int32)), {"index": np.array(index)}
 
-    seen = [[np.array(a) for a in batch] for batch in batches(load, chunks(units, 4, 4))]
+    seen = list(batches(load, chunks(units, 4, 4)))
     assert np.concatenate([batch[0] for batch in seen]).tolist() == [list(unit) for unit in units]
     assert [len(batch[0]) for batch in seen] == [4] * (len(units) // 4) + [len(units) % 4] * (len(units) % 4 > 0)
-    for numbers, features, numbered in seen:
+    for numbers, (features, numbered), targets in seen:
+        assert targets["index"].numpy().tolist() == numbers[:, 0].tolist()
         assert features.shape == (len(numbers), 2, 3)
-        assert (features == numbers[:, :1, None]).all()
-        assert (numbered == numbers[:, 1]).all()
+        assert (features.numpy() == numbers[:, :1, None]).all()
+        assert (numbered.numpy() == numbers[:, 1]).all()
 
 
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 15))
@@ -70,7 +71,7 @@ def test_nothing_is_loaded_far_ahead_of_what_is_asked_for():
 
     def load(index, view):
         loaded.append(index)
-        return (np.zeros(1),)
+        return (np.zeros(1),), {}
 
     first = next(batches(load, ([(i, 0)] for i in count())))
     assert first[0].tolist() == [[0, 0]]
@@ -79,9 +80,34 @@ def test_nothing_is_loaded_far_ahead_of_what_is_asked_for():
 
 def test_batches_have_the_shapes_of_their_elements(draw):
     views = Views(draw(3), (64, 96))
-    shapes = [[tuple(part.shape) for part in batch] for batch in batches(views.element, chunks(views.units, 2, 2))]
-    one_picture = [(2,), (64, 96, 3), (1, 4), (1,), (1,)]
-    assert shapes == [[(size, *shape) for shape in one_picture] for size in (2, 1)]
+    of_one = {"boxes": (1, 4), "labels": (1,), "ignore": (1,)}
+    sizes = []
+    for units, (image,), targets in batches(views.element, chunks(views.units, 2, 2)):
+        sizes.append(len(units))
+        assert (units.shape, tuple(image.shape)) == ((len(units), 2), (len(units), 64, 96, 3))
+        assert {name: tuple(array.shape) for name, array in targets.items()} == {
+            name: (len(units), *shape) for name, shape in of_one.items()
+        }
+    assert sizes == [2, 1]
+
+
+def test_pictures_without_labels_have_no_targets(draw):
+    dataset = draw(3)
+    bare = replace(dataset, examples=tuple(replace(example, targets=UNLABELLED) for example in dataset.examples))
+    views = Views(bare, (64, 96))
+    assert [targets for _, _, targets in batches(views.element, chunks(views.units, 2, 2))] == [{}, {}]
+
+
+def test_targets_are_what_the_task_makes_of_the_view_in_the_room_that_the_fullest_picture_needs(draw):
+    dataset = draw(2)
+    one = dataset.examples[0]
+    double = Boxes(*(np.repeat(array, 2, 0) for array in one.targets.arrays.values()))
+    views = Views(replace(dataset, examples=(replace(one, targets=double), dataset.examples[1])), (64, 96), Standard())
+    assert views.room == 2
+    made = views.targets(1, 0)
+    expected = Detection().arrays(dataset.examples[1].targets, views.view(1, 0), (64, 96), 2)
+    assert made.keys() == expected.keys()
+    assert all((made[name] == expected[name]).all() for name in made)
 
 
 def test_what_loading_raises_comes_out_as_it_is(draw):
@@ -105,48 +131,8 @@ def test_a_view_depends_on_seed_index_and_number_alone(draw):
 def test_without_augmentation_every_view_is_the_letterbox(draw):
     dataset = draw(2)
     views = Views(dataset, (64, 64), None, 2)
-    picture, boxes, labels, ignore = views.element(1, 1)
+    (picture,), targets = views.element(1, 1)
     np.testing.assert_array_equal(picture, read_image(dataset.examples[1].image))
-    np.testing.assert_array_equal(boxes, dataset.examples[1].objects.boxes)
-    assert labels.tolist() == [1]
-    assert ignore.tolist() == [False]
-
-
-class Shift:
-    """Everything moves 50 pixels to the left."""
-
-    def __call__(self, rng, width, height, size):
-        return View(np.array([[1.0, 0, -50], [0, 1, 0]]))
-
-
-def example(boxes, labels, ignore):
-    arrays = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), np.array(ignore, bool)
-    return Example(Path("none.png"), 100, 100, *arrays)
-
-
-def test_padding_and_boxes_that_leave_the_frame():
-    boxes = [[0, 0, 40, 40], [40, 0, 60, 20], [20, 0, 60, 20], [60, 0, 90, 20], [0, 0, 100, 100]]
-    full = example(boxes, [0, 1, 0, 1, ANY_CLASS], [False, False, False, False, True])
-    dataset = Dataset("shifted", ("a", "b"), (full, example([], [], [])))
-    views = Views(dataset, (100, 100), Shift())
-    assert views.slots == 5
-    moved, labels, ignore = views.targets(0, 0)
-    # The first is gone; of the second half is left; of the third a quarter, too little to be learnt or punished.
-    assert moved[:4].tolist() == [[0, 0, 10, 20], [0, 0, 10, 20], [10, 0, 40, 20], [0, 0, 50, 100]]
-    assert labels.tolist() == [1, 0, 1, ANY_CLASS, PADDING]
-    assert ignore.tolist() == [False, True, False, True, False]
-    assert (moved[4] == 0).all()
-    none, labels, ignore = views.targets(1, 0)
-    assert none.shape == (5, 4)
-    assert (labels == PADDING).all()
-    assert not ignore.any()
-
-
-def test_slivers_of_less_than_a_pixel_are_left_out():
-    dataset = Dataset("sliver", ("a",), (example([[0, 0, 50.5, 40]], [0], [False]),))
-    assert Views(dataset, (100, 100), Shift()).targets(0, 0)[1].tolist() == [PADDING]
-
-
-def test_a_dataset_without_boxes_has_room_for_one():
-    views = Views(Dataset("empty", (), (example([], [], []),)), (32, 32))
-    assert [a.shape for a in views.targets(0, 0)] == [(1, 4), (1,), (1,)]
+    np.testing.assert_array_equal(targets["boxes"], dataset.examples[1].objects.boxes)
+    assert targets["labels"].tolist() == [1]
+    assert targets["ignore"].tolist() == [False]

@@ -25,7 +25,8 @@ def untouched(monkeypatch):
     """Leave the real registries and the list of failed plugins as they were."""
     # What is imported for the first time inside a test would be forgotten for good.
     registry.discover()
-    for real in registry.REGISTRIES:
+    monkeypatch.setattr(registry, "registries", dict(registry.registries))
+    for real in registry.registries.values():
         monkeypatch.setattr(real, "entries", dict(real.entries))
     monkeypatch.setattr(registry, "failed_plugins", {})
 
@@ -91,10 +92,59 @@ def test_a_name_taken_twice_is_an_error():
 
 
 def test_a_module_may_be_imported_again():
-    widgets, source = Registry("widgets"), "def f(a: int): pass\nwidgets.register('f')(f)"
+    source = "widgets = Registry('widgets')\ndef f(a: int): pass\nwidgets.register('f')(f)"
     for _ in range(2):
-        exec(source, {"widgets": widgets, "__name__": __name__})
-    assert list(widgets.entries) == ["f"]
+        exec(source, {"Registry": Registry, "__name__": __name__})
+        assert list(registry.registries["widgets"].entries) == ["f"]
+
+
+REGISTRY = """
+from tlx.registry import Registry
+
+widgets = Registry("widgets")
+
+@widgets.register("round")
+def round_one(width: int = 3) -> int:
+    "A round widget."
+    return width
+"""
+
+
+def test_a_plugin_brings_a_registry_of_its_own(plugins):
+    plugins("shop", REGISTRY)
+    registry.discover()
+    assert registry.find("widgets.round").package == "shop_module"
+    with pytest.raises(ConfigError, match=r"did you mean 'round'\? \(widgets: round\)"):
+        registry.find("widgets.ronud")
+
+
+def test_a_registry_made_twice_names_both_files(plugins):
+    plugins("shop", REGISTRY)
+    plugins("rival", REGISTRY)
+    with pytest.warns(UserWarning, match="plugin rival") as warned:
+        registry.discover()
+    message = str(warned[0].message)
+    assert "the registry 'widgets' is made twice" in message
+    assert "shop_module.py:4" in message
+    assert "rival_module.py:4" in message
+
+
+def test_what_no_gin_file_names_stands_apart():
+    tools = Registry("tools", apart=True)
+
+    @tools.register("fcos")
+    def fcos(arguments: list[str]):
+        """tlx fcos: do something."""
+
+    assert registry.find("fcos").kind == "heads"
+    assert "tools.fcos" not in registry.catalogue()
+    with pytest.raises(ConfigError, match=r"nothing is registered as 'tools\.fcos'"):
+        registry.find("tools.fcos")
+
+
+def test_an_argument_along_which_memory_grows_is_one_of_the_factory():
+    with pytest.raises(ConfigError, match=r"widgets\.x \(.*test_registry\.py\): grows names no argument of it: 'k'"):
+        Registry("widgets").register("x", grows="k")(lambda: None)
 
 
 def keywords(**options: int):

@@ -8,13 +8,13 @@ its own inherits its scope.
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tlx import ginfile, registry
-from tlx.errors import ConfigError, suggest
+from tlx.errors import ConfigError, TlxError, suggest
 from tlx.ginfile import Import, Statement
 from tlx.tree import Node, Resolver, walk
 from tlx.typecheck import coerce
@@ -29,12 +29,15 @@ class Experiment:
     bindings: tuple[str, ...]
     imports: tuple[str, ...]
     allow_imports: bool
+    read: tuple[tuple[Statement | Import, ...], tuple[Statement | Import, ...]]
     statements: tuple[Statement, ...]
     trees: dict[str, Node]
 
     def with_bindings(self, bindings: Sequence[str]) -> "Experiment":
-        """Return the same experiment with a few more bindings, checked again."""
-        return load(self.files, (*self.bindings, *bindings), self.allow_imports)
+        """Return the same experiment with a few more bindings, checked again; its files are not read again."""
+        written, override = self.read
+        more = ginfile.read((), bindings, self.allow_imports)
+        return _resolve(self.files, (*self.bindings, *bindings), self.allow_imports, written, (*override, *more))
 
     def place(self, target: str) -> str:
         """Return "file:line: " of what binds `target`, or "" where nothing does."""
@@ -46,16 +49,13 @@ class Experiment:
         Raises:
           ConfigError: the tree has no such argument; the message names the closest one.
         """
-        name, _, argument = target.rpartition(".")
-        scope, _, name = name.rpartition("/")
         reached = {}
         for node in (node for tree in self.trees.values() for node in walk(tree)):
             for key, parameter in node.entry.parameters.items():
                 for prefix in {"", node.scope}:
                     path = f"{prefix}/{node.entry.full_name}" if prefix else node.entry.full_name
                     reached[f"{path}.{key}"] = node.arguments.get(key, parameter.default)
-        full = registry.find(name).full_name if name else ""
-        key = f"{scope}/{full}.{argument}" if scope else f"{full}.{argument}"
+        key = full_target(target)
         if key not in reached:
             raise ConfigError(f"nothing in this experiment is called {target}{suggest(key, reached)}")
         return reached[key]
@@ -76,6 +76,18 @@ class Experiment:
         return "\n".join([*self.imports, *lines, "", "# Left at their defaults:", *defaults, ""])
 
 
+def full_target(target: str) -> str:
+    """Return "scope/kind.name.argument" for any way of writing it that is shorter.
+
+    Raises:
+      ConfigError: nothing is registered by that name.
+    """
+    name, _, argument = target.rpartition(".")
+    scope, _, name = name.rpartition("/")
+    full = registry.find(name).full_name if name else ""
+    return f"{scope}/{full}.{argument}" if scope else f"{full}.{argument}"
+
+
 def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_imports: bool = False) -> Experiment:
     """Read gin files and bindings, check all that they say, and return the experiment that they describe.
 
@@ -85,16 +97,29 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
       ConfigError: one message with every problem found, each with its file and line and the closest name.
     """
     files = tuple(Path(os.path.abspath(file)) for file in files)
-    read = [ginfile.read(files, (), allow_imports), ginfile.read((), bindings, allow_imports)]
+    written, override = ginfile.read(files, (), allow_imports), ginfile.read((), bindings, allow_imports)
     registry.discover()
+    return _resolve(files, tuple(bindings), allow_imports, tuple(written), tuple(override))
+
+
+def _resolve(
+    files: tuple[Path, ...],
+    bindings: tuple[str, ...],
+    allow_imports: bool,
+    *read: tuple[Statement | Import, ...],
+) -> Experiment:
     imports = tuple(dict.fromkeys(s.text for part in read for s in part if isinstance(s, Import)))
     written, override = ([s for s in part if isinstance(s, Statement)] for part in read)
     problems: list[str] = []
-    plain = Resolver(written, [])
     resolver = Resolver([*written, *override], problems)
+
+    def was_used(key: tuple, statement: Statement) -> bool:
+        # What a later override cuts off was still right where it was written.
+        before = override[: override.index(statement) + 1] if statement in override else []
+        return key in Resolver([*written, *before], []).used
+
     if not problems:
-        # A file's binding that an override on the command line cuts off was still right where it was written.
-        resolver.refuse_dead(plain.used)
+        resolver.refuse_dead(was_used)
     if not problems:
         problems += _refused_values(resolver)
     if problems:
@@ -103,7 +128,7 @@ def load(files: Sequence[str | Path], bindings: Sequence[str] = (), allow_import
     name = files[0].stem if files else "experiment"
     used = (s for s in resolver.effective.values() if resolver.key(s) in resolver.used)
     statements = tuple(_located(s) if s.target in resolver.paths else s for s in used)
-    return Experiment(name, files, tuple(bindings), imports, allow_imports, statements, resolver.trees)
+    return Experiment(name, files, bindings, imports, allow_imports, read, statements, resolver.trees)
 
 
 def _refused_values(resolver: Resolver) -> list[str]:
@@ -112,19 +137,33 @@ def _refused_values(resolver: Resolver) -> list[str]:
     for node in (node for tree in resolver.trees.values() for node in walk([tree])):
         try:
             _check(node)
-        except ConfigError as error:
+        except TlxError as error:
             places = [f"{s.place}: " for s in resolver.effective.values() if f"{s.target} =" in str(error)]
             refused.append(f"{''.join(places[:1])}{error}")
     return refused
 
 
 def _check(node: Node) -> None:
+    if node.lacks:
+        # An alternative, to which the search gives the rest.
+        return
     if node.entry.check:
-        values = {name: parameter.default for name, parameter in node.entry.parameters.items()} | node.arguments
-        node.entry.check(**{name: values[name] for name in inspect.signature(node.entry.check).parameters})
+        node.entry.check(**given(node, node.entry.check))
     # Settings that are plain classes are made for their own checks.
-    elif inspect.isclass(node.entry.factory) and not any(walk(list(node.arguments.values()))):
-        build(node)
+    elif inspect.isclass(node.entry.factory) and not _made_of_factories(node):
+        node.entry.factory(**node.arguments)
+    if node.entry.together and not node.quoted:
+        node.entry.together(**_build_value(given(node, node.entry.together), None))
+
+
+def _made_of_factories(node: Node) -> bool:
+    return any(node.quoted or not inner.quoted for inner in walk(list(node.arguments.values())))
+
+
+def given(node: Node, function: Callable) -> dict[str, Any]:
+    """Return those of a node's arguments, defaults included, that a function takes by their names."""
+    values = {name: parameter.default for name, parameter in node.entry.parameters.items()} | node.arguments
+    return {name: values[name] for name in inspect.signature(function).parameters}
 
 
 def build(node: Node, kept: dict[str, Any] | None = None) -> Any:
@@ -146,7 +185,7 @@ def build(node: Node, kept: dict[str, Any] | None = None) -> Any:
 
 def _build_value(value: Any, kept: dict[str, Any] | None) -> Any:
     if isinstance(value, Node):
-        return build(value, kept)
+        return value if value.quoted else build(value, kept)
     if isinstance(value, dict):
         return {key: _build_value(item, kept) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -28,6 +28,13 @@ class ModelError(TlxError):
     """A network, its weights or its freeze policy that do not fit together."""
 
 
+class MisfitError(ModelError):
+    """Parts that are each sound and do not go together, such as a policy for more layers than there are.
+
+    A search, which may well try them together, goes on with other values.
+    """
+
+
 class TrainingError(TlxError):
     """A run that cannot go on, such as one whose loss is no longer finite."""
 

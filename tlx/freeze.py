@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from tlx.errors import ModelError
+from tlx.errors import ConfigError, MisfitError, ModelError
 from tlx.models.graph import WeightLayer
 from tlx.registry import freezes
 
@@ -23,7 +24,10 @@ class Freeze:
     choose: Callable[[Sequence[WeightLayer]], list[bool]]
 
 
-@freezes.register("none")
+_ONLY_THE_HEAD = (["run.freeze = @freezes.backbone()"], [])
+
+
+@freezes.register("none", smaller=lambda: [_ONLY_THE_HEAD])
 def none() -> Freeze:
     """Everything trains."""
     return Freeze("none", lambda layers: [True] * len(layers))
@@ -35,7 +39,26 @@ def backbone() -> Freeze:
     return Freeze("backbone", lambda layers: [False] * len(layers))
 
 
-@freezes.register("last_layers")
+def _check_unfrozen(policy: str, unfrozen: int) -> None:
+    if unfrozen < 0:
+        raise ConfigError(f"freezes.{policy}.unfrozen = {unfrozen} makes no sense: give 0 or more")
+
+
+def _fewer(policy: str, unfrozen: int) -> Iterator[tuple[list[str], list[str]]]:
+    if unfrozen:
+        yield [f"freezes.{policy}.unfrozen = 0"], []
+
+
+def _counted(policy: str) -> dict[str, Any]:
+    """Return what is to be said of a policy that counts what it unfreezes from the end."""
+    return {
+        "check": partial(_check_unfrozen, policy),
+        "smaller": partial(_fewer, policy),
+        "grows": "unfrozen",
+    }
+
+
+@freezes.register("last_layers", **_counted("last_layers"))
 def last_layers(unfrozen: int) -> Freeze:
     """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head."""
 
@@ -46,7 +69,7 @@ def last_layers(unfrozen: int) -> Freeze:
     return Freeze(f"last_layers({unfrozen})", choose)
 
 
-@freezes.register("last_blocks")
+@freezes.register("last_blocks", **_counted("last_blocks"))
 def last_blocks(unfrozen: int) -> Freeze:
     """Only the last `unfrozen` blocks of the backbone train, and the head."""
 
@@ -58,42 +81,44 @@ def last_blocks(unfrozen: int) -> Freeze:
     return Freeze(f"last_blocks({unfrozen})", choose)
 
 
-@freezes.register("patterns")
+def _check_rules(rules: tuple[tuple[str, str], ...]) -> None:
+    for pattern, _ in rules:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"freezes.patterns.rules: {pattern!r} is no regular expression: {error}") from None
+
+
+@freezes.register("patterns", check=_check_rules, smaller=lambda: [_ONLY_THE_HEAD])
 def patterns(rules: tuple[tuple[str, Literal["train", "freeze"]], ...]) -> Freeze:
     """The first rule whose regular expression is found in a weight layer's name decides for it.
 
     Every rule must decide for at least one layer, and every layer must be decided for: end with
     `('', 'freeze')` for all the rest. An example: `(('block7', 'train'), ('', 'freeze'))`.
     """
+    _check_rules(rules)
 
     def choose(layers: Sequence[WeightLayer]) -> list[bool]:
         used: set[str] = set()
         chosen = []
         for layer in layers:
-            rule = next(((p, action) for p, action in rules if _found(p, layer.name)), None)
+            rule = next(((p, action) for p, action in rules if re.search(p, layer.name)), None)
             if rule is None:
-                raise ModelError(f"freezes.patterns: no rule is for {layer.name}; end with ('', 'freeze')")
+                raise MisfitError(f"freezes.patterns: no rule is for {layer.name}; end with ('', 'freeze')")
             used.add(rule[0])
             chosen.append(rule[1] == "train")
         for pattern, _ in rules:
             if pattern not in used:
                 names = ", ".join(layer.name for layer in layers)
-                raise ModelError(f"freezes.patterns: {pattern!r} decides for no layer; the layers are {names}")
+                raise MisfitError(f"freezes.patterns: {pattern!r} decides for no layer; the layers are {names}")
         return chosen
 
     return Freeze("patterns", choose)
 
 
-def _found(pattern: str, name: str) -> bool:
-    try:
-        return re.search(pattern, name) is not None
-    except re.error as error:
-        raise ModelError(f"freezes.patterns: {pattern!r} is no regular expression: {error}") from None
-
-
 def _first_unfrozen(policy: str, unfrozen: int, count: int, what: str) -> int:
     if not 0 <= unfrozen <= count:
-        raise ModelError(f"freezes.{policy}.unfrozen = {unfrozen}: the backbone has {count} {what}; give 0 to {count}")
+        raise MisfitError(f"freezes.{policy}.unfrozen = {unfrozen}: the backbone has {count} {what}; give 0 to {count}")
     return count - unfrozen
 
 
@@ -136,7 +161,7 @@ def apply(freeze: Freeze, network: Any, layers: Sequence[WeightLayer]) -> Frozen
     """Set what trains in a built network and return an account of it.
 
     Raises:
-      ModelError: the policy does not fit the network, such as more unfrozen layers than there are.
+      MisfitError: the policy does not fit the network, such as more unfrozen layers than there are.
     """
     trains = freeze.choose(layers)
     for layer in network.layers:

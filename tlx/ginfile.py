@@ -172,7 +172,8 @@ def _import(parsed: config_parser.ImportStatement, place: Place, allowed: bool) 
 
 
 def show(value: Any) -> str:
-    """Return `value` as it is written in a gin file."""
+    """Return `value` as it is written in a gin file; what has a `reference` is written as that."""
+    value = getattr(value, "reference", value)
     if isinstance(value, (Reference, Macro)):
         return str(value)
     if isinstance(value, Path):

@@ -51,7 +51,20 @@ def _check(image_size: int | tuple[int, int], seed: int) -> None:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
 
 
-@rooms.register("run", check=_check)
+def _fit_together(backbone: Backbone, head: Head, evaluator: Evaluator | None, metric: str | None) -> None:
+    """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
+    head.select(backbone)
+    judge = evaluator or default_evaluator(head.task)
+    if judge.task != head.task:
+        raise ConfigError(
+            f"run.evaluator judges {judge.task}, and run.head learns {head.task}; leave run.evaluator away, or give one"
+            f" for {head.task}"
+        )
+    if metric is not None:
+        judge.metric(metric, "run.metric")
+
+
+@rooms.register("run", root=True, check=_check, together=_fit_together)
 @dataclass(frozen=True)
 class Run:
     """One experiment: which data, which network, what of it trains, and how.
@@ -88,12 +101,6 @@ class Run:
                 f"{data.name} is labelled for {data.task}, and the head {kind} learns {self.head.task}: "
                 f"set run.data to a dataset for {self.head.task}, or run.head to a head for {data.task}"
             )
-        if self.evaluator.task != self.head.task:
-            raise ConfigError(
-                f"run.evaluator judges {self.evaluator.task}, and run.head learns {self.head.task}; leave"
-                " run.evaluator away, or give one for that task"
-            )
-        self.evaluator.metric(self.metric)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,31 +1,49 @@
 """Statements become trees of factories: names looked up, macros replaced, values checked, problems collected."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tlx import ginfile, registry
 from tlx.errors import ConfigError, suggest
 from tlx.ginfile import Macro, Reference, Statement
 from tlx.typecheck import coerce, describe
 
-ROOTS = ("run", "search")
-
 
 @dataclass(frozen=True)
 class Node:
-    """One factory of the tree, with the arguments that the configuration gives it."""
+    """One factory of the tree, with the arguments that the configuration gives it.
+
+    One that is `quoted` is an alternative, which stands for itself: it is checked, and not called.
+    """
 
     entry: registry.Entry
     scope: str
     arguments: dict[str, Any]
     call: bool = True
+    quoted: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={_show(value)}" for name, value in self.arguments.items())
         return f"{self.entry.full_name}({arguments})"
+
+    @property
+    def target(self) -> str:
+        """What a binding of its arguments begins with, such as "train/readers.voc"."""
+        return f"{self.scope}/{self.entry.full_name}" if self.scope else self.entry.full_name
+
+    @property
+    def reference(self) -> Reference:
+        """What a binding names it by."""
+        return Reference(self.scope, self.entry.full_name, self.call)
+
+    @property
+    def lacks(self) -> list[str]:
+        """The arguments that nothing gives a value, and that have no default."""
+        known = self.entry.parameters.items()
+        return [name for name, p in known if p.default is p.empty and name not in self.arguments]
 
     @property
     def makes(self) -> Any:
@@ -58,23 +76,25 @@ class Resolver:
                 self.effective.pop(key, None)
                 self.effective[key] = statement
         self.reached: set[str] = set()
-        for root in ROOTS:
-            self.trees[root] = self._node(registry.find(root), "", True, ())
+        self._quoting = False
+        for name, entry in sorted(registry.catalogue().items()):
+            if entry.root:
+                self.trees[name] = self._node(entry, "", True, ())
 
     def key(self, statement: Statement) -> tuple:
         if not statement.argument:
             return ("", statement.target, "")
         return (statement.scope, registry.find(statement.name).full_name, statement.argument)
 
-    def refuse_dead(self, excused: set[tuple]) -> None:
-        """Report each binding that the tree never reaches and each macro that nothing uses."""
+    def refuse_dead(self, excused: Callable[[tuple, Statement], bool]) -> None:
+        """Report each binding that the tree never reaches and each macro that nothing uses, unless it is excused."""
         mentioned = self._mentioned()
         for key, statement in self.effective.items():
-            if key in self.used or (key in excused and statement.place.file != ginfile.COMMAND_LINE):
+            if key in self.used or (not statement.argument and statement.target in mentioned):
+                continue
+            if excused(key, statement):
                 continue
             if not statement.argument:
-                if statement.target in mentioned:
-                    continue
                 close = suggest(statement.target, [m for m in self.macros if m != statement.target])
                 self._problem(statement, f"the macro {statement.target} is used nowhere{close}")
                 continue
@@ -150,13 +170,14 @@ class Resolver:
                 self._bind(arguments, statement, parameter, scope, inner)
             elif (room := _room_of(parameter.annotation)) is not None:
                 arguments[name] = self._node(room, scope, True, inner)
-            elif parameter.default is parameter.empty and call:
+            elif parameter.default is parameter.empty and call and not self._quoting:
                 target = f"{scope}/{entry.full_name}" if scope else entry.full_name
                 wanted = describe(parameter.annotation)
                 self.problems.append(f"{target}.{name} is required ({wanted}) and nothing gives it a value")
-        return Node(entry, scope, arguments, call)
+        return Node(entry, scope, arguments, call, self._quoting)
 
     def _bind(self, into: dict, statement: Statement, parameter: Any, scope: str, above: tuple[str, ...]) -> None:
+        quoting, self._quoting = self._quoting, self._quoting or _mentions(parameter.annotation, Node)
         try:
             value = self._value(statement.value, scope, above, ())
             into[parameter.name] = coerce(value, parameter.annotation)
@@ -166,6 +187,8 @@ class Resolver:
         except KeyError:
             # An undefined macro, which has been reported where it stands.
             return
+        finally:
+            self._quoting = quoting
         if isinstance(into[parameter.name], Path):
             while isinstance(statement.value, Macro):
                 statement = self.macros[statement.value.name]
@@ -196,11 +219,20 @@ def _room_of(annotation: Any) -> registry.Entry | None:
     return next((entry for entry in registry.rooms.entries.values() if entry.factory is annotation), None)
 
 
+def _mentions(annotation: Any, kind: type) -> bool:
+    return annotation is kind or any(_mentions(inner, kind) for inner in get_args(annotation))
+
+
 def walk(value: Any) -> Iterator[Node]:
-    for item in _flat(value):
-        if isinstance(item, Node):
-            yield item
-            yield from walk(list(item.arguments.values()))
+    """Yield every node in a value, and below those in it, each before what is below it."""
+    for item in nodes(value):
+        yield item
+        yield from walk(list(item.arguments.values()))
+
+
+def nodes(value: Any) -> Iterator[Node]:
+    """Yield the nodes that stand in a value, within lists, tuples and dicts too, but nothing below them."""
+    return (item for item in _flat(value) if isinstance(item, Node))
 
 
 def _flat(value: Any) -> Iterator[Any]:

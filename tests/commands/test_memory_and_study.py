@@ -7,10 +7,12 @@ import optuna
 import pytest
 from rich.console import Console
 
+from tlx import registry
 from tlx.commands import memory as memory_command
 from tlx.commands import study as study_command
 from tlx.commands.shared import FLAGS
 from tlx.errors import TlxError
+from tlx.freeze import Freeze
 from tlx.search.storage import JOURNAL
 from tlx.work import attempts
 from tlx.work.ledger import Ledger, Need, kind
@@ -34,7 +36,7 @@ def shown(tmp_path, monkeypatch):
     FLAGS(["tlx"])
     out = io.StringIO()
     for command in (memory_command, study_command):
-        monkeypatch.setattr(command, "CONSOLE", Console(file=out, width=120))
+        monkeypatch.setattr(command, "CONSOLE", Console(file=out, width=160))
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     (tmp_path / "config.gin").write_text(EXPERIMENT)
     return out.getvalue
@@ -58,9 +60,40 @@ def test_memory_has_a_line_for_each_choice_of_a_boundary(shown, tmp_path, monkey
     assert asked == [f"freezes.last_layers.unfrozen = {number}" for number in (0, 1, 4, 8)]
 
 
+def test_memory_has_lines_for_every_alternative_and_for_a_plugins_policy(shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.freezes, "entries", dict(registry.freezes.entries))
+
+    @registry.freezes.register("own", grows="parts")
+    def own(parts: int) -> Freeze:
+        """So many parts."""
+        return Freeze("own", lambda layers: [i < parts for i, _ in enumerate(layers)])
+
+    file = tmp_path / "config.gin"
+    space = "{'run.freeze': ('choice', @freezes.last_layers(), @freezes.own(), @freezes.none()), "
+    space += "'freezes.own.parts': ('choice', 3, 5)}\nbackbones.mobilenet_v2.weights = None"
+    file.write_text(EXPERIMENT.partition("search.space")[0] + "search.space = " + space)
+    asked = []
+    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: asked.append(bindings) or Need(1e8, 1e7))
+    memory_command.memory([str(file)])
+    assert asked == [
+        ["run.freeze = @freezes.last_layers()", "freezes.last_layers.unfrozen = 1"],
+        # Trial 0 needs no number of parts, and the experiment gives none: it is bound so that the policy is whole.
+        ["run.freeze = @freezes.own()", "freezes.own.parts = 3", "freezes.own.parts = 3"],
+        ["run.freeze = @freezes.own()", "freezes.own.parts = 3", "freezes.own.parts = 5"],
+        ["run.freeze = @freezes.none()"],
+    ]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown().splitlines() if line.startswith("│")]
+    assert [row[:3] for row in rows] == [
+        ["@freezes.last_layers()", "1", ""],
+        ["@freezes.own()", "", "3"],
+        ["@freezes.own()", "", "5"],
+        ["@freezes.none()", "", ""],
+    ]
+
+
 def test_memory_that_cannot_be_measured_is_an_error(shown, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts.Attempts, "need", lambda *_: None)
-    with pytest.raises(TlxError, match="could not be measured"):
+    with pytest.raises(TlxError, match="unfrozen = 0 could not be measured"):
         memory_command.memory([str(tmp_path / "config.gin")])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tlx import config
 from tlx.commands import experiment as commands
+from tlx.commands import search as search_command
 from tlx.errors import ConfigError, TrainingError
 from tlx.evaluate import SIZES
 from tlx.search import finals, study
@@ -145,7 +146,8 @@ def test_a_search_whose_time_was_up_goes_on_when_it_is_given_more(run):
 def command(monkeypatch, folder, *bindings, shared=None):
     flags = {"gin_file": [], "gin_bindings": bindings, "allow_imports": False, "run_dir": str(folder)}
     flags = SimpleNamespace(**flags, overwrite=False, storage=shared, study_name=None)
-    monkeypatch.setattr(commands, "FLAGS", flags)
+    for module in (commands, search_command):
+        monkeypatch.setattr(module, "FLAGS", flags)
     monkeypatch.setattr("tlx.commands.shared.FLAGS", flags)
 
 
@@ -154,7 +156,7 @@ def test_a_winner_whose_folder_was_removed_is_told_of_all_the_same(run, worker, 
     shutil.rmtree(tmp_path / "run" / before["best"]["folder"])
     (tmp_path / "run" / "result.json").unlink()
     command(monkeypatch, tmp_path / "run")
-    commands.search([str(run.gin)])
+    search_command.search([str(run.gin)])
     told = capsys.readouterr().out
     assert "test AP 0.500" in told
     assert "trials/0000 was removed" in told
@@ -180,10 +182,10 @@ def test_what_a_folder_may_take_can_change_and_what_it_holds_cannot(run, tmp_pat
         *("search.trials = 9", "search.minutes = 5.0", "search.workers = 2"),
         *("memory.budget_gb = 2.0", "memory.margin = 1.5", "memory.probe = True"),
     ):
-        assert commands._run_dir(config.load([run.gin], [binding]), search) == folder
+        assert commands.run_dir(config.load([run.gin], [binding]), search) == folder
     for binding in ("search.seed = 1", "fit.epochs = 7", "run.seed = 1"):
         with pytest.raises(ConfigError, match="holds another experiment"):
-            commands._run_dir(config.load([run.gin], [binding]), search)
+            commands.run_dir(config.load([run.gin], [binding]), search)
 
 
 def test_what_hosts_may_change_makes_no_new_study(run):

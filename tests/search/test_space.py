@@ -1,12 +1,16 @@
 """What a search may vary, and how that becomes bindings."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
-from tlx import config
+from tlx import config, registry
 from tlx.errors import ConfigError
-from tlx.search import space
-from tlx.search.space import Search
+from tlx.freeze import Freeze
+from tlx.search import ranges, space
+from tlx.search.space import Search, Space
+from tlx.search.storage import identity
 
 EXPERIMENT = """\
 run.data = @splits.ratio()
@@ -63,14 +67,14 @@ def test_every_kind_proposes_within_its_range_and_back():
     seen = {"d": set(), "e": set()}
     for _ in range(60):
         trial = study.ask()
-        values = space.propose(trial, entries)
+        values = Space(entries).propose(trial)
         assert 0.5 <= values["a"] <= 2.0
         assert 1e-4 <= values["b"] <= 1e-2
         assert values["c"] in (2, 3, 4, 5)
         for name, options in seen.items():
             options.add(values[name])
         for name, value in values.items():
-            assert trial.params[name] == pytest.approx(space.as_asked(value, entries[name]), rel=1e-3)
+            assert trial.params[name] == pytest.approx(ranges.as_asked(value, entries[name]), rel=1e-3)
     assert seen == {"d": {4, 8, 16, 32, 64}, "e": {"x", (1, 2), None}}
 
 
@@ -80,3 +84,168 @@ def test_a_binding_is_what_a_person_would_write(experiment):
         8,
         16,
     )
+
+
+SEARCHED = """\
+search.space = {
+    'backbones.mobilenet_v2.alpha': ('choice', 0.35, 0.5),
+    'freezes.last_layers.unfrozen': ('int', 0, 40),
+    'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.resnet50()),
+    'run.freeze': ('choice', @freezes.none(), @freezes.last_layers(), @freezes.last_blocks()),
+    'fit.learning_rate': ('log', 1e-4, 1e-2),
+}
+backbones.mobilenet_v2.alpha = 0.35
+backbones.resnet50.weights = None
+freezes.last_blocks.unfrozen = 1
+"""
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """An experiment whose policy is none, and `last_layers` an alternative that has no number of layers yet."""
+    text = EXPERIMENT.replace("run.freeze = @freezes.last_layers()", "run.freeze = @freezes.none()")
+    (tmp_path / "s.gin").write_text(text.replace("freezes.last_layers.unfrozen = 3\n", "") + SEARCHED)
+    return config.load([tmp_path / "s.gin"])
+
+
+def settings(experiment, **more):
+    return replace(config.build(experiment.trees["search"]), **more)
+
+
+def test_what_was_not_chosen_is_not_asked_about(searched):
+    space.check(searched, settings(searched))
+    made = space.space_of(searched, settings(searched))
+    assert made.written(searched) == {
+        "backbones.mobilenet_v2.alpha": 0,
+        "run.backbone": 0,
+        "run.freeze": 0,
+        "fit.learning_rate": 0.002,
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        trial = study.ask()
+        values = made.propose(trial)
+        backbone, policy = (values[name].entry.name for name in ("run.backbone", "run.freeze"))
+        seen.add((backbone, policy))
+        assert ("backbones.mobilenet_v2.alpha" in values) == (backbone == "mobilenet_v2")
+        assert ("freezes.last_layers.unfrozen" in values) == (policy == "last_layers")
+        assert list(values) == [name for name in made.bounds if name in values]
+        bindings = [space.binding(*item) for item in values.items()]
+        # A person may give them, too; and whoever learns from the trial finds what Optuna had been asked.
+        trees = searched.with_bindings(bindings).trees["run"].arguments
+        assert (trees["backbone"].entry.name, trees["freeze"].entry.name) == (backbone, policy)
+        assert made.parameters(bindings).keys() == trial.params.keys()
+        assert made.parameters(bindings)["run.freeze"] == trial.params["run.freeze"]
+    assert len(seen) == 6
+
+
+def test_what_could_not_be_chosen_so_is_not_learnt(searched):
+    made = space.space_of(searched, settings(searched))
+    right = [
+        "run.backbone = @backbones.resnet50()",
+        "run.freeze = @freezes.last_blocks()",
+        "fit.learning_rate = 0.001",
+    ]
+    assert made.parameters(right) == {"run.backbone": 1, "run.freeze": 2, "fit.learning_rate": 0.001}
+    assert made.parameters(right[1:]) is None
+    assert made.parameters([*right, "backbones.mobilenet_v2.alpha = 0.5"]) is None
+    assert made.parameters(["run.backbone = @backbones.vgg16()", *right[1:]]) is None
+
+
+def test_a_grid_has_each_combination_that_has_a_meaning_once(searched):
+    points = space.space_of(searched, settings(searched)).grid(0)
+    # (2 widths of one backbone, and the other) x (2 policies, and 5 numbers of layers) x 5 rates
+    assert len(points) == 3 * 7 * 5
+    assert len({tuple(point.items()) for point in points}) == len(points)
+    assert all(("freezes.last_layers.unfrozen" in point) == (point["run.freeze"] == 1) for point in points)
+
+
+@pytest.fixture
+def nested(monkeypatch):
+    """A policy that takes a part, of which there are two; one of them has an argument."""
+    monkeypatch.setattr(registry, "registries", dict(registry.registries))
+    monkeypatch.setattr(registry.freezes, "entries", dict(registry.freezes.entries))
+    parts = registry.Registry("parts")
+
+    @parts.register("plain")
+    def plain() -> int:
+        """A part."""
+        return 1
+
+    @parts.register("wide")
+    def wide(width: int = 1) -> int:
+        """A part that has a width."""
+        return width
+
+    @registry.freezes.register("outer")
+    def outer(part: int = 0) -> Freeze:
+        """A policy of a part."""
+        return Freeze("outer", lambda layers: [part > 0 for _ in layers])
+
+
+def test_alternatives_within_alternatives_are_asked_for_from_the_root_down(nested, experiment):
+    more = experiment.with_bindings(
+        [
+            "search.space = {'parts.wide.width': ('int', 1, 3),"
+            " 'freezes.outer.part': ('choice', @parts.plain(), @parts.wide()),"
+            " 'run.freeze': ('choice', @freezes.last_layers(), @freezes.outer())}"
+        ]
+    )
+    space.check(more, settings(more))
+    made = space.space_of(more, settings(more))
+    names = [
+        set(made.choose(lambda name, bounds, at=at: bounds[at.get(name, 1)]))
+        for at in ({}, {"run.freeze": 2}, {"run.freeze": 2, "freezes.outer.part": 2})
+    ]
+    assert names == [
+        {"run.freeze"},
+        {"run.freeze", "freezes.outer.part"},
+        {"run.freeze", "freezes.outer.part", "parts.wide.width"},
+    ]
+    assert len(made.grid(0)) == 1 + 1 + 3
+    assert len(list(made.alternatives())) == 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [
+        ("'run.backbone': ('choice', @backbones.mobilenet_v2(), @freezes.none())", "expected Backbone"),
+        ("'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.resnet50)", "needs parentheses"),
+        ("'run.backbone': ('choice', @backbones.vgg16(), @backbones.resnet50())", "outside"),
+        ("'run.backbone': ('int', @backbones.vgg16(), @backbones.resnet50())", "low <= high"),
+        ("'run.freeze': ('choice', @freezes.last_layers(), @freezes.last_blocks())", "unfrozen is required"),
+        ("'freezes.last_layers.unfrozen': ('int', -1, 9)", "unfrozen = -1 makes no sense"),
+        ("'freezes.last_layers.unfrozen': ('int', 0, 9), 'last_layers.unfrozen': ('int', 0, 9)", "are the same"),
+        ("'backbones.resnet50.weights': ('choice', None, 'imagenet')", "nothing in this experiment is called"),
+    ],
+)
+def test_a_wrong_alternative_is_refused_with_the_right_word(experiment, entry, word):
+    more = experiment.with_bindings([f"search.space = {{{entry}}}"])
+    with pytest.raises(ConfigError) as error:
+        space.check(more, settings(more))
+    assert word in str(error.value)
+
+
+def test_a_value_need_suit_one_alternative_only(nested, experiment, monkeypatch):
+    def refuse(freeze, backbone):
+        if freeze.name == "outer" and backbone.name == "vgg16":
+            raise ConfigError("these do not go together")
+
+    run = registry.rooms.entries["run"]
+    monkeypatch.setitem(registry.rooms.entries, "run", replace(run, together=refuse))
+    choices = "'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.vgg16())"
+    own = experiment.with_bindings(
+        [f"search.space = {{{choices}, 'run.freeze': ('choice', @freezes.last_layers(), @freezes.outer())}}"]
+    )
+    space.check(own, settings(own))
+    only = experiment.with_bindings(["run.freeze = @freezes.outer()", f"search.space = {{{choices}}}"])
+    with pytest.raises(ConfigError, match=r"search.space\['run.backbone'\]: these do not go together"):
+        space.check(only, settings(only))
+
+
+def test_hosts_that_know_other_alternatives_search_another_space(searched):
+    """What an alternative's arguments are is part of what is searched, though no tree of the run has them."""
+    other = searched.with_bindings(["freezes.last_blocks.unfrozen = 2"])
+    assert identity(other) != identity(searched)
+    assert identity(searched.with_bindings(["search.workers = 3"])) == identity(searched)

@@ -163,6 +163,84 @@ def test_bindings_that_cannot_be_trained_with_are_one_finished_trial(gin, tmp_pa
     assert [row["state"] for row in result["trials"]] == ["pruned", "complete", "complete"]
     assert result["trials"][0]["cause"] == "the loss became nan"
     assert result["best"]["trial"] == 1
+    # Only by these does the sampler know which of them leads nowhere.
+    constraints = [trial.constraints for trial in finished(tmp_path / "run")]
+    assert constraints == [{"infeasible": 1.0}, {"infeasible": -1.0}, {"infeasible": -1.0}]
+
+
+def test_a_pruned_trial_was_feasible(gin, tmp_path, monkeypatch):
+    scripted(monkeypatch, ("done", {"metrics": {"AP": 0.5, "AP50": 0.5}, "micro_batch": 4}), ("pruned", None))
+    result = run(gin, tmp_path / "run", Watcher())
+    assert [row["state"] for row in result["trials"]] == ["complete", "pruned", "complete"]
+    assert {trial.constraints["infeasible"] for trial in finished(tmp_path / "run")} == {-1.0}
+
+
+def test_a_trial_that_already_waits_to_be_tried_again_is_not_queued_once_more(gin, tmp_path, monkeypatch):
+    """A driver that died between queueing a retry and closing the trial, or another host, has queued it already."""
+    scripted(monkeypatch, ("lost", "signal 9"))
+    real = optuna.Study.tell
+
+    def dying(self, trial, *args, **more):
+        if more.get("state") == optuna.trial.TrialState.FAIL:
+            raise KeyboardInterrupt
+        return real(self, trial, *args, **more)
+
+    monkeypatch.setattr(optuna.Study, "tell", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(gin, tmp_path / "run", Watcher())
+    monkeypatch.setattr(optuna.Study, "tell", real)
+    rows = run(gin, tmp_path / "run", Watcher())["trials"]
+    assert [row["retry_of"] for row in rows if row["retry_of"] is not None] == [0]
+    assert Counter(row["state"] for row in rows) == {"fail": 1, "complete": 3}
+
+
+CHOICE = """
+search.space = {
+    'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.mobilenet_v3_small()),
+    'backbones.mobilenet_v2.alpha': ('choice', 0.35, 0.5),
+    'backbones.mobilenet_v3_small.alpha': ('choice', 0.75, 1.0),
+}
+backbones.mobilenet_v3_small.weights = None
+search.trials = 8
+search.sampler = 'grid'
+"""
+
+
+def test_a_search_among_backbones_asks_each_what_is_its_own(gin, tmp_path, monkeypatch):
+    asked = scripted(monkeypatch)
+    gin.write_text(gin.read_text().partition("search.trials")[0] + CHOICE)
+    result = run(gin, tmp_path / "run", Watcher())
+    tried = {tuple(row["bindings"]) for row in result["trials"]}
+    assert len(result["trials"]) == 4
+    assert tried == {
+        (f"run.backbone = @backbones.{name}()", f"backbones.{name}.alpha = {alpha}")
+        for name, alphas in (("mobilenet_v2", (0.35, 0.5)), ("mobilenet_v3_small", (0.75, 1.0)))
+        for alpha in alphas
+    }
+    # What a trial was asked to do is what a person can ask for, by hand.
+    for _, bindings, _ in asked:
+        config.load([tmp_path / "run" / "config.gin"], bindings)
+
+
+def test_more_layers_than_a_backbone_has_are_infeasible_and_the_search_goes_on(gin, tmp_path):
+    """Trained in earnest: that a smaller network has fewer layers is met where it is built."""
+    text = gin.read_text().partition("search.trials")[0].replace("fit.epochs = 4", "fit.epochs = 1")
+    space = "search.space = {'freezes.last_layers.unfrozen': ('choice', 0, 500)}\nsearch.sampler = 'grid'\n"
+    gin.write_text(text + space + "search.trials = 2\nmemory.probe = False\n")
+    rows = run(gin, tmp_path / "run", Watcher())["trials"]
+    assert [row["state"] for row in rows] == ["complete", "pruned"]
+    assert "unfrozen = 500: the backbone has" in rows[1]["cause"]
+
+
+@pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])
+def test_what_is_maximized_can_be_named(gin, tmp_path, monkeypatch, metric, winner):
+    scores = [(0.1, 0.2), (0.2, 0.9), (0.3, 0.4)]
+    done = [("done", {"metrics": {"AP": ap, "AP50": ap50}, "micro_batch": 4}) for ap, ap50 in scores]
+    scripted(monkeypatch, *done)
+    gin.write_text(gin.read_text() + f"search.metric = {metric!r}\n")
+    result = run(gin, tmp_path / "run", Watcher())
+    assert result["best"]["trial"] == winner
+    assert [trial.value for trial in finished(tmp_path / "run")] == [pair[metric == "AP50"] for pair in scores]
 
 
 def test_a_trial_that_crashes_twice_is_given_up(gin, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import pytest
 
 from tlx import config
 from tlx.errors import ConfigError
-from tlx.search import hosts, space, storage
-from tlx.search.space import Search
+from tlx.search import hosts, ranges, space, storage
+from tlx.search.space import Search, Space
 from tlx.search.study import Study
 
 SPACE = {
@@ -27,9 +27,9 @@ def begin(storage_, name="tlx"):
 def finish(kept, bounds, points):
     """Finish a trial for each point as a search does, in a study that varies `bounds`; the better, the later."""
     for score, values in enumerate(points):
-        kept.enqueue_trial({name: space.as_asked(values[name], bounds[name]) for name in bounds})
+        kept.enqueue_trial({name: ranges.as_asked(values[name], bounds[name]) for name in bounds})
         trial = kept.ask()
-        trial.set_user_attr("bindings", [space.binding(*item) for item in space.propose(trial, bounds).items()])
+        trial.set_user_attr("bindings", [space.binding(*item) for item in Space(bounds).propose(trial).items()])
         trial.set_constraint("infeasible", -1.0)
         kept.tell(trial, score)
 
@@ -56,7 +56,7 @@ def earlier(tmp_path):
 def learnt(kept, bounds):
     """What a study has learnt: the score of each set of values."""
     trials = [t for t in kept.trials if storage.WARM in t.user_attrs]
-    return {t.value: space.propose(optuna.trial.FixedTrial(t.params), bounds) for t in trials}
+    return {t.value: Space(bounds).propose(optuna.trial.FixedTrial(t.params)) for t in trials}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_values_are_learnt_however_the_space_is_written(earlier, other):
     told, now = points(4, 2, 16, 8), SPACE | other
     for before, after in ((SPACE, now), (now, SPACE)):
         kept = begin(None)
-        assert storage.learn_from(kept, earlier(before, told, str(after)), after) == 4
+        assert storage.learn_from(kept, earlier(before, told, str(after)), Space(after)) == 4
         assert learnt(kept, after) == dict(enumerate(told))
 
 
@@ -91,7 +91,7 @@ def test_values_are_learnt_however_the_space_is_written(earlier, other):
 )
 def test_what_lies_outside_of_the_space_is_not_learnt(earlier, other, fits):
     kept, now = begin(None), SPACE | other
-    assert storage.learn_from(kept, earlier(SPACE, points(4, 5, 7, 8)), now) == len(fits)
+    assert storage.learn_from(kept, earlier(SPACE, points(4, 5, 7, 8)), Space(now)) == len(fits)
     assert [values["fit.batch_size"] for values in learnt(kept, now).values()] == fits
 
 
@@ -107,24 +107,24 @@ def test_what_an_interruption_left_out_is_learnt_the_next_time(earlier, tmp_path
 
     monkeypatch.setattr(optuna.Study, "add_trial", dying)
     with pytest.raises(KeyboardInterrupt):
-        storage.learn_from(kept, folder, SPACE)
+        storage.learn_from(kept, folder, Space(SPACE))
     monkeypatch.undo()
     # By whatever path it is reached, it is the same study.
     folder = folder.rename(tmp_path / "moved")
     for _ in range(2):
-        assert storage.learn_from(kept, folder, SPACE) == len(kept.trials) == 4
+        assert storage.learn_from(kept, folder, Space(SPACE)) == len(kept.trials) == 4
         assert learnt(kept, SPACE) == dict(enumerate(told))
     earlier(SPACE, points(32), "moved")
-    assert storage.learn_from(kept, folder, SPACE) == 5
+    assert storage.learn_from(kept, folder, Space(SPACE)) == 5
     # A host that does not have the folder goes on with what another one has learnt.
-    assert storage.learn_from(kept, tmp_path / "gone", SPACE) == 5
+    assert storage.learn_from(kept, tmp_path / "gone", Space(SPACE)) == 5
 
 
 def test_what_is_learnt_was_feasible_and_is_not_passed_on(earlier, tmp_path):
     first, second = earlier(SPACE, points(4, 8)), earlier(SPACE, points(16), "second")
-    assert storage.learn_from(storage.read_study(second), first, SPACE) == 2
+    assert storage.learn_from(storage.read_study(second), first, Space(SPACE)) == 2
     kept = begin(None)
-    assert storage.learn_from(kept, second, SPACE) == 1
+    assert storage.learn_from(kept, second, Space(SPACE)) == 1
     assert [t.constraints for t in kept.trials] == [{"infeasible": -1.0}]
 
 
@@ -146,8 +146,8 @@ def test_an_earlier_study_that_a_server_keeps_is_learnt_from(tmp_path):
     finish(begin(server.kept, "theirs"), SPACE, points(4, 8))
     (tmp_path / storage.SHARED).write_text(json.dumps({"storage": str(server), "study": "theirs", "host": "a"}))
     with pytest.raises(ConfigError, match="give --storage"):
-        storage.learn_from(kept, tmp_path, SPACE)
-    assert storage.learn_from(kept, tmp_path, SPACE, server) == 2
+        storage.learn_from(kept, tmp_path, Space(SPACE))
+    assert storage.learn_from(kept, tmp_path, Space(SPACE), server) == 2
 
 
 EXPERIMENT = """\

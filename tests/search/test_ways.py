@@ -184,7 +184,7 @@ def test_the_best_few_are_repeated_and_the_best_mean_wins(gin, tmp_path, worker)
     finalists = {f["trial"]: f for f in result["repeats"]["finalists"]}
     assert len(finalists) in (3, 4)
     assert result["best"]["trial"] == 0
-    assert finalists[0]["validation_AP"] == pytest.approx([0.02, 0.32, 0.62])
+    assert finalists[0]["validation"] == pytest.approx([0.02, 0.32, 0.62])
     assert finalists[0]["mean"] == pytest.approx(0.32)
     assert finalists[0]["spread"] == pytest.approx(0.3)
     assert result["repeats"]["beats_written"] is False

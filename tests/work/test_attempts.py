@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tlx import config
+from tlx import config, registry
 from tlx.errors import TlxError, TrainingError
+from tlx.freeze import Freeze
 from tlx.memory import Memory
+from tlx.models.backbone import Backbone
 from tlx.work import attempts
 from tlx.work.attempts import Attempts, describe
 from tlx.work.hand import Hand, Outcome
@@ -151,17 +153,65 @@ def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, mach
     [
         ([], ["run.image_size", "run.backbone"]),
         (["run.image_size = (96, 40)"], ["run.backbone"]),
-        (["freezes.last_layers.unfrozen = 2"], ["run.image_size", "freezes.last_layers.unfrozen", "run.backbone"]),
-        (["run.freeze = @freezes.none()"], ["run.image_size", "run.freeze", "run.backbone"]),
+        (["freezes.last_layers.unfrozen = 2"], ["run.image_size", "run.backbone", "freezes.last_layers.unfrozen"]),
+        (["run.freeze = @freezes.none()"], ["run.image_size", "run.backbone", "run.freeze"]),
         (["run.freeze = @freezes.backbone()"], ["run.image_size", "run.backbone"]),
         (["run.backbone = @backbones.mobilenet_v3_small()"], ["run.image_size"]),
+        (
+            ["run.freeze = @freezes.last_blocks()", "freezes.last_blocks.unfrozen = 2"],
+            ["run.image_size", "run.backbone", "freezes.last_blocks.unfrozen"],
+        ),
+        (
+            ["run.freeze = @freezes.patterns()", "freezes.patterns.rules = (('', 'train'),)"],
+            ["run.image_size", "run.backbone", "run.freeze"],
+        ),
     ],
 )
 def test_only_what_takes_less_is_proposed_and_can_be_bound(experiment, bindings, changed):
     proposed = [(change, more) for change, more in attempts.changes(experiment.with_bindings(bindings))]
-    assert [change.partition(" = ")[0] for change, _ in proposed] == changed
+    assert [change.partition(" = ")[0] for (change,), _ in proposed] == changed
     for change, more in proposed:
-        experiment.with_bindings([*bindings, change, *more])
+        experiment.with_bindings([*bindings, *change, *more])
+
+
+def test_a_plugins_policy_and_backbone_say_what_takes_less(experiment, tmp_path, machine, monkeypatch):
+    for real in (registry.freezes, registry.backbones):
+        monkeypatch.setattr(real, "entries", dict(real.entries))
+
+    def fewer(share):
+        if share > 0.5:
+            yield [f"freezes.own.share = {share / 2}", "fit.ema = None"], []
+        yield ["run.freeze = @freezes.own_less()"], ["freezes.own_less.share = 0.0"]
+
+    @registry.freezes.register("own", smaller=fewer)
+    def own(share: float = 0.75) -> Freeze:
+        """A share of the layers."""
+        return Freeze("own", lambda layers: [True for _ in layers])
+
+    @registry.freezes.register("own_less")
+    def own_less(share: float) -> Freeze:
+        """Less."""
+        return Freeze("own_less", lambda layers: [False for _ in layers])
+
+    @registry.backbones.register("own", smaller=lambda: [(["run.backbone = @backbones.misspelt()"], [])])
+    def tiny() -> Backbone:
+        """A network."""
+        raise AssertionError("advice needs no network")
+
+    bindings = ["run.freeze = @freezes.own()", "run.backbone = @backbones.own()"]
+    machine.need = {"fixed": 1e9, "each": 1e8}
+    outcome, _ = train(experiment, tmp_path, bindings, budget_gb=0.5)
+    assert "freezes.own.share = 0.375, fit.ema = None: 1.10 GB, which does not fit either" in outcome.content
+    assert "run.freeze = @freezes.own_less(): 1.10 GB, which does not fit either" in outcome.content
+    assert "run.backbone = @backbones.misspelt(): does not go with the rest: " in outcome.content
+    assert [*bindings, "run.freeze = @freezes.own_less()", "freezes.own_less.share = 0.0"] in machine.probes
+
+
+def test_values_that_do_not_go_together_are_infeasible(experiment, tmp_path, machine):
+    outcome, _ = train(experiment, tmp_path, ["freezes.last_layers.unfrozen = -1"])
+    assert outcome.kind == "infeasible"
+    assert "unfrozen = -1 makes no sense" in outcome.content
+    assert machine.tried == []
 
 
 @pytest.mark.parametrize("kind_of_end", ["pruned", "refused", "crash", "lost", "infeasible"])

@@ -16,6 +16,7 @@ from tlx.data.dataset import Dataset, Finding
 from tlx.data.doctor import grouped
 from tlx.data.files import existing
 from tlx.errors import DataError, TlxError
+from tlx.registry import commands
 from tlx.report.terminal import Terminal
 
 flags.declare_key_flag("format")
@@ -25,6 +26,7 @@ flags.DEFINE_enum("images", "link", ["link", "copy"], "Whether images become har
 flags.DEFINE_bool("leave_out_errors", False, "Where SOURCE has errors, go on without the records that have them.")
 
 
+@commands.register("convert")
 def convert_data(arguments: list[str]) -> None:
     """tlx convert SOURCE TARGET: write a dataset in another format, named by --format.
 

@@ -1,4 +1,4 @@
-"""Commands that train, search, judge and use detectors."""
+"""What commands about an experiment have in common: its flags, its folder, and how a result is printed."""
 
 import json
 import re
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.text import Text
 
 from tlx import config
-from tlx.commands.shared import CONSOLE, FLAGS, server
+from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.devices import cluster
 from tlx.errors import ConfigError, TlxError
 from tlx.evaluate.choose import evaluator_of
@@ -18,134 +17,19 @@ from tlx.evaluate.evaluator import in_words
 from tlx.lock import only_process
 
 flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
-flags.declare_key_flag("gin_bindings")
 flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
 flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
-flags.declare_key_flag("allow_imports")
-flags.declare_key_flag("storage")
-flags.DEFINE_string(
-    "study_name",
-    None,
-    "search: The study in --storage; by default the experiment's name and a digest of what it says.",
-)
-flags.DEFINE_float("min_score", 0.3, "predict: draw detections that score at least this.", 0.0, 1.0)
-
-
-def train(arguments: list[str]) -> None:
-    """tlx train EXPERIMENT.gin: train one detector, as the experiment is written.
-
-    Prints the metrics of the test split (validation, where there is no test split). The run folder then
-    holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
-    """
-    experiment = load(arguments)
-    folder = _run_dir(experiment, search=False)
-    from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
-    from tlx.work.attempts import train as train_run  # noqa: PLC0415
-
-    with only_process(folder), Terminal(CONSOLE) as terminal:
-        result = train_run(experiment, folder, terminal)
-    _print_result(experiment, result, folder)
-
-
-def search(arguments: list[str]) -> None:
-    """tlx search EXPERIMENT.gin: search the best configuration within search.space.
-
-    Trial 0 is the experiment as written. The winner, by search.metric on the validation split, is judged on the
-    test split, which no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on, also with
-    other search.trials, search.minutes, search.workers or memory settings.
-
-    With --storage, the same command on many hosts works on one search: a PostgreSQL database keeps the trials,
-    search.trials counts those of all hosts, and what a dead host left is taken up by another. Each host has a
-    --run_dir of its own, and the one that has the winner judges it. Paths may differ between hosts, the data may
-    not. Another experiment is another study; --study_name begins the same one anew. A password is better kept
-    from the command line: in the environment variable PGPASSWORD, or in ~/.pgpass.
-    """
-    experiment = load(arguments)
-    settings = config.build(experiment.trees["search"])
-    from tlx.report.terminal import Terminal  # noqa: PLC0415
-    from tlx.search import space, study  # noqa: PLC0415
-
-    space.check(experiment, settings)
-    if FLAGS.storage and FLAGS.overwrite:
-        raise ConfigError(
-            "--overwrite does not reach what other hosts work on; give --study_name and another --run_dir"
-        )
-    if FLAGS.study_name and not FLAGS.storage:
-        raise ConfigError("--study_name names a study in --storage; give that as well")
-    shared = server()
-    folder = _run_dir(experiment, search=True)
-    with Terminal(CONSOLE) as terminal:
-        result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
-    _print_best(experiment, result, folder)
-
-
-def _print_best(experiment: config.Experiment, result: dict[str, Any], folder: Path) -> None:
-    best = result["best"]
-    finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
-    _print_result(experiment, result, folder / best["folder"], folder)
-    if not (folder / best["folder"]).exists():
-        where = f"on the host {best['host']}" if best["host"] else f"gone: {folder / best['folder']} was removed"
-        CONSOLE.print(f"The run folder and the pictures are {where}.", soft_wrap=True)
-    validation = best["validation"]
-    CONSOLE.print(
-        f"\nThe best of {finished} trials is trial {best['trial']}, with validation {in_words(validation)}."
-        " Its bindings:",
-        soft_wrap=True,
-    )
-    for binding in best["bindings"]:
-        CONSOLE.print(Text(f"    {binding}"))
-
-
-def evaluate(arguments: list[str]) -> None:
-    """tlx evaluate RUN_DIR: judge a trained detector, or a search's best one, on the test split.
-
-    Other data: --gin_bindings="DATA = '/other/folder'".
-    """
-    folder, experiment = _trained(arguments[:1])
-    from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
-
-    _print_result(experiment, evaluate_run(config.build(experiment.trees["run"]), folder), folder)
-
-
-def predict(arguments: list[str]) -> None:
-    """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
-
-    Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
-    folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
-    """
-    folder, experiment = _trained(arguments[:1])
-    if len(arguments) < 2:
-        raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
-    from tlx.inference import predict_pictures  # noqa: PLC0415
-
-    target = Path(FLAGS.run_dir or folder / "predictions")
-    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
-    for error in errors:
-        CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
-    CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
-
-
-def check(arguments: list[str]) -> None:
-    """tlx check EXPERIMENT.gin: check a configuration and print it, macros and defaults included.
-
-    Nothing is trained and no data is opened.
-    """
-    experiment = load(arguments)
-    if any(statement.target.startswith("search.") for statement in experiment.statements):
-        from tlx.search import space  # noqa: PLC0415
-
-        space.check(experiment, config.build(experiment.trees["search"]))
-    print(experiment.text(), end="")
 
 
 def load(arguments: list[str]) -> config.Experiment:
+    """Return the experiment of the gin files that the command line names."""
     files = [*arguments, *FLAGS.gin_file]
     if not files:
         raise TlxError("name an experiment: a gin file, such as experiments/quickstart.gin")
     return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
 
 
-def _run_dir(experiment: config.Experiment, search: bool) -> Path:
+def run_dir(experiment: config.Experiment, search: bool) -> Path:
     """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
     folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
     if experiment.value("fit.strategy") == "multi_worker":
@@ -175,7 +59,7 @@ def _lasting(text: str) -> list[str]:
     return [line for line in text.splitlines() if not _PASSING.match(line)]
 
 
-def _trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
+def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     """Return the folder of a finished run, or of a search's winner, and the experiment that it is."""
     if not arguments:
         raise TlxError("name a run folder, such as runs/quickstart")
@@ -195,9 +79,10 @@ def _on(best: dict[str, Any]) -> str:
     return f": it is on the host {best['host']}" if best.get("host") else ""
 
 
-def _print_result(
+def print_result(
     experiment: config.Experiment, result: dict[str, Any], folder: Path, search_folder: Path | None = None
 ) -> None:
+    """Print the metrics of a run, and where its results are."""
     metrics = result["metrics"]
     CONSOLE.print(evaluator_of(experiment).table(metrics))
     CONSOLE.print(f"{result['split']} {in_words(metrics)}\n")

@@ -13,6 +13,7 @@ from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.data.fetching import Limits, Links, Outcome, fetch, hosts, links
 from tlx.data.formats.fetched import INDEX, default_folder
 from tlx.errors import TlxError
+from tlx.registry import commands
 
 flags.DEFINE_list("hosts", [], "The hosts that may be asked, such as images.example.com,*.example.org.")
 flags.DEFINE_bool("allow_http", False, "Allow unencrypted http, too.")
@@ -22,6 +23,7 @@ flags.DEFINE_float("total_gb", 20.0, "How much is downloaded in all, in GB.", lo
 flags.declare_key_flag("out")
 
 
+@commands.register("fetch", resumes=True)
 def fetch_images(arguments: list[str]) -> None:
     """tlx fetch MANIFEST --hosts=HOST,...: download the images that a CSV or list of URLs names.
 

@@ -21,7 +21,7 @@ from tlx.data.sniff import recognize
 from tlx.data.splits.parts import Splits
 from tlx.data.survey import watched_by
 from tlx.errors import TlxError
-from tlx.registry import Entry
+from tlx.registry import Entry, commands
 from tlx.report.terminal import Terminal
 from tlx.tree import Node, walk
 
@@ -44,6 +44,7 @@ class _Read(NamedTuple):
     size: tuple[int, int]
 
 
+@commands.register("inspect")
 def inspect_data(arguments: list[str]) -> None:
     """tlx inspect PATH: say what a dataset holds and what is wrong with it.
 

@@ -1,5 +1,6 @@
 """The command that shows what a search has come to so far."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from rich.text import Text
 
 from tlx import config
 from tlx.commands.shared import CONSOLE, FLAGS, server
-from tlx.errors import TlxError
+from tlx.errors import ConfigError, TlxError
+from tlx.registry import commands
 
 for _name in ("storage", "allow_imports"):
     flags.declare_key_flag(_name)
 
 
+@commands.register("study")
 def study(arguments: list[str]) -> None:
     """tlx study STUDY_DIR: show a search's trials, what mattered, its memory, and what failed.
 
@@ -32,7 +35,7 @@ def study(arguments: list[str]) -> None:
     trials = rows(kept)
     CONSOLE.print(trials_table(trials))
     if shares := importances(kept):
-        table = Table(title="what mattered for validation AP")
+        table = Table(title="what mattered for the validation score")
         table.add_column("binding")
         table.add_column("importance", justify="right")
         for name, share in shares.items():
@@ -53,14 +56,21 @@ def _print_memory(folder: Path, trials: list[dict]) -> None:
     from tlx.work.attempts import LEDGER, describe  # noqa: PLC0415
     from tlx.work.ledger import Ledger, kind  # noqa: PLC0415
 
-    experiment = config.load([folder / "config.gin"], (), FLAGS.allow_imports)
+    try:
+        experiment = config.load([folder / "config.gin"], (), FLAGS.allow_imports)
+    except ConfigError as error:
+        # Such as a file of weights that is on another machine: all else can be shown without it.
+        CONSOLE.print(Text(f"what is known about memory cannot be shown: {error}"), soft_wrap=True)
+        return
     table = Table(title="memory")
     for column in ("trials", "fixed GB", "MB an example", "tried after a death"):
         table.add_column(column, justify="right")
     kinds: dict[str, list[int]] = {}
     for row in trials:
-        if row["bindings"]:
-            kinds.setdefault(kind(describe(experiment.with_bindings(row["bindings"]))), []).append(row["trial"])
+        # A trial whose bindings do not go together has no memory to tell of.
+        with contextlib.suppress(ConfigError):
+            if row["bindings"]:
+                kinds.setdefault(kind(describe(experiment.with_bindings(row["bindings"]))), []).append(row["trial"])
     for key, numbers in kinds.items():
         if need := Ledger(LEDGER).get(key):
             amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}") if need.fixed else ("-", "-")

@@ -24,7 +24,14 @@ class Metric:
     def score(self, metrics: Metrics) -> float:
         """Return the metric's value as a number that is the higher the better; undefined ones are as bad as can be."""
         value = metrics["values"][self.name]
-        value = self.worst if value is None else value
+        return self.lowest if value is None else self._signed(value)
+
+    @property
+    def lowest(self) -> float:
+        """The score of a useless model."""
+        return self._signed(self.worst)
+
+    def _signed(self, value: float) -> float:
         return value if self.direction == "maximize" else -value
 
 
@@ -72,8 +79,10 @@ class Evaluator(ABC):
         records = [self.match(example, prediction, dataset.classes) for example, prediction in pairs]
         return self.summarize(records, dataset.classes)
 
-    def metric(self, name: str | None = None) -> Metric:
+    def metric(self, name: str | None = None, owner: str = "metric") -> Metric:
         """Return the metric of that name, or the primary one.
+
+        `owner` is the setting that names it, for messages.
 
         Raises:
           ConfigError: there is no such metric; the message names the closest one.
@@ -81,7 +90,7 @@ class Evaluator(ABC):
         known = {metric.name: metric for metric in self.metrics}
         name = name or self.primary
         if name not in known:
-            raise ConfigError(f"there is no metric {name!r}{suggest(name, known)} (there are {', '.join(known)})")
+            raise ConfigError(f"{owner} = {name!r} is no metric{suggest(name, known)} (there are {', '.join(known)})")
         return known[name]
 
 

@@ -174,8 +174,15 @@ def _factory(network: Network) -> Callable[..., Backbone]:
     return factory
 
 
+# The one that takes the least memory of all; what its weights say makes no difference to their size.
+_SMALLEST = ["run.backbone = @backbones.mobilenet_v3_small()"], ["backbones.mobilenet_v3_small.weights = None"]
+
 for _network in NETWORKS:
-    backbones.register(_network.name)(_factory(_network))
+    backbones.register(
+        _network.name,
+        check=partial(weights_file, f"backbones.{_network.name}"),
+        smaller=None if _network.name == "mobilenet_v3_small" else lambda: [_SMALLEST],
+    )(_factory(_network))
 
 
 def _backbone(network: Network, weights: str | None, min_restored: float, options: dict[str, float]) -> Backbone:

@@ -11,8 +11,9 @@ from typing import Any
 from tlx import checkpoint
 from tlx.config import Experiment
 from tlx.errors import TrainingError
+from tlx.evaluate.choose import evaluator_of
 from tlx.search.hosts import Alone
-from tlx.search.space import Search, binding
+from tlx.search.space import Search, binding, fixed_bindings
 from tlx.work.attempts import Attempts, tells
 from tlx.work.hand import Outcome
 
@@ -37,7 +38,7 @@ def conclude(
     if not complete:
         causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
         raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
-    ranked = sorted(complete, key=_score, reverse=True)
+    ranked = sorted(complete, key=lambda row: row["score"], reverse=True)
     told = None
     while True:
         if host.claim():
@@ -72,7 +73,7 @@ def _choose(
     of = [search.repeat, *(row["trial"] for row in ranked)]
     chosen = host.noted("chosen", of)
     if chosen is None:
-        best, comparison = _repeat(experiment, search.repeat, host.folder, ranked, attempts, display)
+        best, comparison = _repeat(experiment, search, host.folder, ranked, attempts, display)
         chosen = {"trial": best["trial"], "repeats": comparison}
         host.note("chosen", of, chosen)
     return next(row for row in ranked if row["trial"] == chosen["trial"]), chosen["repeats"]
@@ -114,30 +115,31 @@ def _write(
 
 def _repeat(
     experiment: Experiment,
-    repeat: int,
+    search: Search,
     folder: Path,
     ranked: list[dict[str, Any]],
     attempts: Attempts,
     display: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the row with the best mean over `repeat` seeds, and how it compares with the experiment as written."""
+    """Return the row with the best mean over several seeds, and how it compares with the experiment as written."""
     written = [row for row in ranked if row["trial"] == 0 or row["retry_of"] == 0]
     finalists = list({row["trial"]: row for row in [*ranked[:_FINALISTS], *written]}.values())
-    seed = experiment.value("run.seed")
+    seed, metric = experiment.value("run.seed"), evaluator_of(experiment).metric(search.metric)
     scores = {}
     for row in finalists:
-        scores[row["trial"]] = [_score(row)]
-        for more in range(1, repeat):
+        scores[row["trial"]] = [row["score"]]
+        for more in range(1, search.repeat):
             display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
             place = folder / "repeats" / f"{row['trial']:04d}-{more}"
-            scores[row["trial"]].append(
-                _again([*row["bindings"], binding("run.seed", seed + more)], place, attempts, display)
-            )
+            bindings = [*row["bindings"], binding("run.seed", seed + more)]
+            metrics = _again(bindings, search.metric, place, attempts, display)
+            # It trained with another seed: a configuration that now and then fails is as bad as its failures.
+            scores[row["trial"]].append(metric.score(metrics) if metrics else metric.lowest)
     spread = {trial: (statistics.mean(values), statistics.stdev(values)) for trial, values in scores.items()}
     best = max(finalists, key=lambda row: spread[row["trial"]][0])
     comparison = {
         "finalists": [
-            {"trial": trial, "validation_AP": values, "mean": spread[trial][0], "spread": spread[trial][1]}
+            {"trial": trial, "validation": values, "mean": spread[trial][0], "spread": spread[trial][1]}
             for trial, values in scores.items()
         ]
     }
@@ -149,19 +151,22 @@ def _repeat(
     return best, comparison
 
 
-def _again(bindings: list[str], place: Path, attempts: Attempts, display: Any) -> float:
-    """Return the validation AP of one more run; one that was finished by an earlier driver is not run again."""
+def _again(
+    bindings: list[str], metric: str | None, place: Path, attempts: Attempts, display: Any
+) -> dict[str, Any] | None:
+    """Return the validation metrics of one more run, or None where it is infeasible.
+
+    One that was finished by an earlier driver is not run again.
+    """
     done = place / "result.json"
     if done.exists():
-        return json.loads(done.read_text())["metrics"]["AP"] or 0.0
-    outcome = _persist(
-        lambda: attempts.train(bindings, place, ["run.judge = 'validation'"], tells(display)), str(place), display
-    )
+        return json.loads(done.read_text())["metrics"]
+    fixed = fixed_bindings(metric)
+    outcome = _persist(lambda: attempts.train(bindings, place, fixed, tells(display)), str(place), display)
     if outcome.kind == "done":
-        return outcome.content["metrics"]["AP"] or 0.0
+        return outcome.content["metrics"]
     if outcome.kind == "infeasible":
-        # It trained with another seed: a configuration that now and then fails is as bad as its failures.
-        return 0.0
+        return None
     raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
 
 
@@ -172,7 +177,3 @@ def _persist(attempt: Callable[[], Outcome], what: str, display: Any) -> Outcome
         return outcome
     display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
     return attempt()
-
-
-def _score(row: dict[str, Any]) -> float:
-    return row["validation"]["AP"] or 0.0

@@ -1,38 +1,44 @@
 """What a search varies, and within which bounds: gin bindings, and nothing about models."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx.config import Experiment
-from tlx.errors import ConfigError, refuse_values, suggest
+from tlx.config import Experiment, full_target
+from tlx.errors import ConfigError, refuse_values
+from tlx.evaluate.choose import evaluator_of
 from tlx.ginfile import read, show
 from tlx.registry import rooms
+from tlx.search import ranges
+from tlx.tree import Node, nodes
 
-KINDS = ("float", "log", "int", "power_of_two", "choice")
 
-
-@rooms.register("search")
+@rooms.register("search", root=True)
 @dataclass(frozen=True)
 class Search:
-    """How the best configuration is searched for: with Optuna, for the highest validation AP.
+    """How the best configuration is searched for: with Optuna, for the best value of a metric on validation.
 
     `space` names bindings and their ranges: `('float', low, high)`, `('log', low, high)` for a float drawn
     log-uniformly, `('int', low, high)`, `('power_of_two', low, high)` and `('choice', a, b, ...)`; bounds
-    are inclusive. `trials` is how many are to be finished, the experiment as written being the first, and
-    `minutes` after how long no more are begun; what is running then is finished. `workers` is how many run
-    at once. `sampler` proposes: `tpe` learns from earlier trials, `grid` takes five values of each range,
-    and `cmaes` needs the extra of that name. `pruner` ends trials that do worse than others at the same
-    look. `warm_start` is the folder of an earlier study over the same names, which the sampler learns from.
-    With `repeat` above 1 the best configurations and the experiment as written are trained so many times,
-    each with another seed, and the best mean wins. `seed` is the sampler's.
+    are inclusive. Alternatives may be factories, `('choice', @backbones.a(), @backbones.b())`, whose own
+    arguments may be varied, too: `backbones.a.alpha` is asked for only where a is chosen. `metric` is the
+    name of what is maximized; by default the evaluator's primary metric. `trials` is how many are to be
+    finished, the experiment as written being the first, and `minutes` after how long no more are begun; what
+    is running then is finished. `workers` is how many run at once. `sampler` proposes: `tpe` learns from
+    earlier trials, `grid` takes five values of each range, and `cmaes` needs the extra of that name. `pruner`
+    ends trials that do worse than others at the same look. `warm_start` is the folder of an earlier study
+    over the same names, which the sampler learns from. With `repeat` above 1 the best configurations and the
+    experiment as written are trained so many times, each with another seed, and the best mean wins. `seed`
+    is the sampler's.
     """
 
     trials: int = 20
-    space: dict[str, tuple] = field(default_factory=dict)
+    space: dict[str, tuple[Any | Node, ...]] = field(default_factory=dict)
+    metric: str | None = None
     minutes: float | None = None
     workers: int = 1
     sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
@@ -50,8 +56,133 @@ class Search:
         refuse_values("search", self, sound)
 
 
+@dataclass(frozen=True)
+class Space:
+    """Ranges by the names of bindings, and the tree that has these as arguments.
+
+    Without a tree every name is asked for; with one, those alone that the tree has, given the alternatives that
+    were chosen.
+    """
+
+    bounds: Mapping[str, tuple]
+    tree: Node | None = None
+
+    @cached_property
+    def written_as(self) -> dict[str, str]:
+        """The names as `bounds` has them, by what they mean in full."""
+        return {full_target(name): name for name in self.bounds}
+
+    def choose(self, ask: Callable[[str, tuple], Any]) -> dict[str, Any]:
+        """Return what `ask` answers to (name, bounds), by name, for each name that has a meaning given its answers."""
+        chosen: dict[str, Any] = {}
+        there = self._alternatives(ask, chosen) if self.tree else self.bounds
+        # In the order of the space: a seed gives the same numbers, whatever may be added to the tree.
+        for name, bounds in self.bounds.items():
+            if name in there and name not in chosen:
+                chosen[name] = ask(name, bounds)
+        return {name: chosen[name] for name in self.bounds if name in chosen}
+
+    def _alternatives(self, ask: Callable[[str, tuple], Any], chosen: dict[str, Any]) -> set[str]:
+        """Ask for the factories, from the root down, and return the names of the space that the tree then has."""
+        there = set()
+        waiting, seen = [self.tree], set()
+        while waiting:
+            node = waiting.pop(0)
+            if node.target in seen:
+                continue
+            seen.add(node.target)
+            for argument in node.entry.parameters:
+                value = node.arguments.get(argument)
+                # What is said of a scope holds before what is said without one.
+                for target in dict.fromkeys((f"{node.entry.full_name}.{argument}", f"{node.target}.{argument}")):
+                    if name := self.written_as.get(target):
+                        there.add(name)
+                        bounds = self.bounds[name]
+                        if name not in chosen and _has_factories(bounds):
+                            chosen[name] = ask(name, bounds)
+                        value = chosen.get(name, value)
+                waiting += nodes(value)
+        return there
+
+    def propose(self, trial: Any) -> dict[str, Any]:
+        """Return a value for each name that has a meaning, asked of an Optuna trial."""
+        return self.choose(lambda name, bounds: ranges.ask(trial, name, bounds))
+
+    def usual(self, experiment: Experiment, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a value for each name that has a meaning: the known one, else as an experiment is written.
+
+        Where that gives none, or one outside of the range, it is the range's first.
+        """
+
+        def answer(name: str, bounds: tuple) -> Any:
+            if name in known:
+                return known[name]
+            written = experiment.value(name)
+            return written if ranges.inside(written, bounds) else ranges.samples(bounds)[0]
+
+        return self.choose(answer)
+
+    def written(self, experiment: Experiment) -> dict[str, Any]:
+        """Return what Optuna is asked for where an experiment stays as it is written."""
+        values = self.choose(lambda name, _: experiment.value(name))
+        return {name: ranges.as_asked(value, self.bounds[name]) for name, value in values.items()}
+
+    def parameters(self, bindings: Sequence[str]) -> dict[str, Any] | None:
+        """Return what Optuna would have been asked for to give these bindings; None where it could not."""
+        values = {statement.target: statement.value for statement in read((), bindings)}
+
+        def known(name: str, bounds: tuple) -> Any:
+            if name not in values or not ranges.inside(values[name], bounds):
+                raise KeyError(name)
+            return ranges.as_proposed(ranges.as_asked(values[name], bounds), bounds)
+
+        try:
+            names = self.choose(known)
+        except KeyError:
+            return None
+        if names.keys() != values.keys():
+            return None
+        return {name: ranges.as_asked(values[name], self.bounds[name]) for name in names}
+
+    def grid(self, seed: int) -> list[dict[str, Any]]:
+        """Return every point of the grid, as Optuna is asked for them, in an order decided by the seed."""
+        points = {}
+        for values in product(*map(ranges.points, self.bounds.values())):
+            point = dict(zip(self.bounds, values, strict=True))
+            names = self.choose(lambda name, bounds, point=point: ranges.as_proposed(point[name], bounds))
+            # Those that differ in what has no meaning are one.
+            points.setdefault(tuple((name, point[name]) for name in names))
+        shuffled = [dict(point) for point in points]
+        random.Random(seed).shuffle(shuffled)
+        return shuffled
+
+    def alternatives(self) -> Iterator[dict[str, Any]]:
+        """Yield every way to choose among factories, as values by name."""
+        names = [name for name, bounds in self.bounds.items() if _has_factories(bounds)]
+        seen = []
+        for values in product(*(self.bounds[name][1:] for name in names)):
+            given = dict(zip(names, values, strict=True))
+            # The other names are of no interest here, whatever they are.
+            chosen = self.choose(lambda name, bounds, given=given: given.get(name))
+            way = {name: chosen[name] for name in names if name in chosen}
+            if way not in seen:
+                seen.append(way)
+                yield way
+
+
+def space_of(experiment: Experiment, search: Search) -> Space:
+    """Return what a search over an experiment may choose."""
+    return Space(search.space, experiment.trees["run"])
+
+
+def _has_factories(bounds: tuple) -> bool:
+    return any(True for _ in nodes(bounds))
+
+
 def check(experiment: Experiment, search: Search) -> None:
     """Check that every name in the space is a binding of this experiment, and that its value lies in its range.
+
+    Values of a range need not suit every alternative of the space, but one.
 
     Raises:
       ConfigError: naming the entry, what is wrong with it, and the closest right name.
@@ -67,118 +198,55 @@ def check(experiment: Experiment, search: Search) -> None:
             "fit.strategy = 'multi_worker' is for tlx train: a search spreads trials over processes, not updates over"
             " machines; use 'none' or 'mirrored'"
         )
+    try:
+        evaluator_of(experiment).metric(search.metric, "search.metric")
+    except ConfigError as error:
+        raise ConfigError(f"{experiment.place('search.metric')}{error}") from None
+    place = experiment.place("search.space")
     for name, bounds in search.space.items():
-        where = f"{experiment.place('search.space')}search.space[{name!r}]"
-        _check_range(where, bounds)
-        if name.startswith("search.") or name == "run.judge":
+        where = f"{place}search.space[{name!r}]"
+        ranges.check(where, bounds)
+        if name.startswith("search.") or name in ("run.judge", "run.metric"):
             raise ConfigError(f"{where}: a search varies the run, not itself")
         try:
-            written = experiment.value(name)
-            for value in _samples(bounds):
-                experiment.with_bindings([binding(name, value)])
+            experiment.value(name)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-        if not _inside(written, bounds):
+    space = space_of(experiment, search)
+    if len(space.written_as) < len(search.space):
+        again = (name for name in search.space if name not in space.written_as.values())
+        raise ConfigError(f"{place}search.space: {next(again)!r} and another of its names are the same; keep one")
+    for name, bounds in search.space.items():
+        for value in ranges.samples(bounds):
+            _check_value(f"{place}search.space[{name!r}]", experiment, space, name, value)
+    for name, written in space.choose(lambda name, _: experiment.value(name)).items():
+        if not ranges.inside(written, search.space[name]):
             raise ConfigError(
-                f"{where}: the experiment as written has {show(written)}, outside {show(bounds)}; it is the first"
-                " trial, so widen the range or change the value"
+                f"{place}search.space[{name!r}]: the experiment as written has {show(written)}, outside"
+                f" {show(search.space[name])}; it is the first trial, so widen the range or change the value"
             )
 
 
-def _samples(bounds: tuple) -> tuple:
-    """Return values that stand for all that a range can give: every choice, or both ends as they will come."""
-    kind, *values = bounds
-    return (values[0] + 0.0, values[1] + 0.0) if kind in ("float", "log") else tuple(values)
-
-
-def _check_range(where: str, bounds: tuple) -> None:
-    kind, *values = bounds or ("",)
-    if kind not in KINDS:
-        raise ConfigError(f"{where}: {kind!r} is no kind of range{suggest(str(kind), KINDS)} ({', '.join(KINDS)})")
-    if kind == "choice":
-        if not values:
-            raise ConfigError(f"{where}: a choice needs at least one value")
-        return
-    wanted = (int, float) if kind in ("float", "log") else (int,)
-    sound = len(values) == 2 and all(type(v) in wanted for v in values) and values[0] <= values[1]
-    if not sound or (kind in ("log", "power_of_two") and values[0] <= 0):
-        raise ConfigError(f"{where}: expected ({kind!r}, low, high) with low <= high, got {show(bounds)}")
-    if kind == "power_of_two" and any(v & (v - 1) for v in values):
-        raise ConfigError(f"{where}: the bounds {values[0]} and {values[1]} must themselves be powers of two")
-
-
-def _inside(value: Any, bounds: tuple) -> bool:
-    kind, *values = bounds
-    if kind == "choice":
-        return value in values
-    low, high = values
-    if type(value) not in (int, float) or not low <= value <= high:
-        return False
-    return kind in ("float", "log") or (
-        value == int(value) and not (kind == "power_of_two" and int(value) & (int(value) - 1))
-    )
-
-
-def propose(trial: Any, space: Mapping[str, tuple]) -> dict[str, Any]:
-    """Return a value for each name of the space, asked of an Optuna trial."""
-    return {name: _ask(trial, name, bounds) for name, bounds in space.items()}
-
-
-def _ask(trial: Any, name: str, bounds: tuple) -> Any:
-    kind, *values = bounds
-    if kind == "choice":
-        # Optuna keeps choices that are not plain values only with a warning, so their positions are asked for.
-        return values[trial.suggest_categorical(name, list(range(len(values))))]
-    if kind == "power_of_two":
-        return 2 ** trial.suggest_int(name, values[0].bit_length() - 1, values[1].bit_length() - 1)
-    if kind == "int":
-        return trial.suggest_int(name, *values)
-    asked = trial.suggest_float(name, *values, log=kind == "log")
-    # Four digits are all that matters, and a person can type them again.
-    return min(max(float(f"{asked:.4g}"), values[0]), values[1])
-
-
-def as_asked(value: Any, bounds: tuple) -> Any:
-    """Return the number that stands in Optuna for `value`: the inverse of what `propose` does with it."""
-    kind, *values = bounds
-    if kind == "choice":
-        return values.index(value)
-    return int(value).bit_length() - 1 if kind == "power_of_two" else value
-
-
-def parameters(bindings: Sequence[str], space: Mapping[str, tuple]) -> dict[str, Any] | None:
-    """Return what Optuna would have been asked for in this space to give these bindings; None where it could not."""
-    values = {statement.target: statement.value for statement in read((), bindings)}
-    if values.keys() != space.keys() or not all(_inside(values[name], bounds) for name, bounds in space.items()):
-        return None
-    return {name: as_asked(values[name], bounds) for name, bounds in space.items()}
-
-
-# So many values of a continuous or a long range make up a grid.
-_POINTS = 5
-
-
-def grid(search: Search) -> list[dict[str, Any]]:
-    """Return every point of the grid over the space, in an order decided by the seed, as Optuna is asked for them."""
-    points = [dict(zip(search.space, values, strict=True)) for values in product(*map(_points, search.space.values()))]
-    random.Random(search.seed).shuffle(points)
-    return points
-
-
-def _points(bounds: tuple) -> list[Any]:
-    kind, *values = bounds
-    if kind == "choice":
-        return list(range(len(values)))
-    low, high = values
-    if kind == "power_of_two":
-        return list(range(low.bit_length() - 1, high.bit_length()))
-    shares = [i / (_POINTS - 1) for i in range(_POINTS)]
-    if kind == "int":
-        return sorted({round(low + (high - low) * share) for share in shares})
-    inner = [low * (high / low) ** share if kind == "log" else low + (high - low) * share for share in shares[1:-1]]
-    return [low, *inner, high] if low < high else [low]
+def _check_value(where: str, experiment: Experiment, space: Space, name: str, value: Any) -> None:
+    """Raise a ConfigError if no alternative of the space takes this value."""
+    refused = []
+    for way in ({}, *space.alternatives()):
+        values = space.usual(experiment, way | {name: value})
+        if name not in values:
+            continue
+        try:
+            experiment.with_bindings([binding(*item) for item in values.items()])
+            return
+        except ConfigError as error:
+            refused.append(error)
+    raise ConfigError(f"{where}: {refused[0] if refused else 'no alternative of the space has it'}") from None
 
 
 def binding(name: str, value: Any) -> str:
     """Return the gin binding that sets `name` to `value`, as a person would write it."""
     return f"{name} = {show(value)}"
+
+
+def fixed_bindings(metric: str | None) -> list[str]:
+    """Return what is bound in every trial: the test split stays unseen, and the weights kept are the best by `metric`."""
+    return [binding("run.judge", "validation"), *([binding("run.metric", metric)] if metric else [])]

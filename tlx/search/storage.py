@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tlx.config import Experiment
 from tlx.errors import ConfigError
-from tlx.search.space import Search, parameters
+from tlx.search import ranges
+from tlx.search.space import Search, Space
 from tlx.tree import Node, walk
 
 JOURNAL = "study.journal"
@@ -101,7 +101,7 @@ def quiet_optuna() -> Any:
     return optuna
 
 
-def learn_from(study: Any, earlier: Path, space: Mapping[str, tuple], server: Any = None) -> int:
+def learn_from(study: Any, earlier: Path, space: Space, server: Any = None) -> int:
     """Add the finished trials of the study in `earlier` that lie in this space, each once, and return how many.
 
     They are tagged with the user attribute `WARM`, steer the sampler, and are no trials of this study otherwise. An
@@ -112,18 +112,18 @@ def learn_from(study: Any, earlier: Path, space: Mapping[str, tuple], server: An
         # It has been learnt from, maybe by another host, which alone has it.
         return len(known)
     optuna = quiet_optuna()
-    distributions = {name: _distribution(optuna, bounds) for name, bounds in space.items()}
+    distributions = {name: ranges.distribution(optuna, bounds) for name, bounds in space.bounds.items()}
     for trial in read_study(earlier, server).get_trials(states=[optuna.trial.TrialState.COMPLETE]):
         # Not the folder: another host may have it under another path.
         origin = [trial.number, str(trial.datetime_complete)]
-        params = parameters(trial.user_attrs.get("bindings", []), space)
+        params = space.parameters(trial.user_attrs.get("bindings", []))
         if params is not None and WARM not in trial.user_attrs and origin not in known:
             known.append(origin)
             study.add_trial(
                 optuna.trial.create_trial(
                     value=trial.value,
                     params=params,
-                    distributions=distributions,
+                    distributions={name: distributions[name] for name in params},
                     user_attrs={WARM: str(earlier), _ORIGIN: origin},
                     constraints=trial.constraints,
                 )
@@ -154,6 +154,7 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "state": t.state.name.lower(),
             "bindings": t.user_attrs.get("bindings", []),
             "validation": t.user_attrs.get("metrics"),
+            "score": t.value if t.state.name == "COMPLETE" else None,
             "seconds": t.user_attrs.get("seconds"),
             "folder": place(t),
             "host": t.user_attrs.get("host"),
@@ -246,16 +247,3 @@ def _sampler(search: Search, seed: int) -> Any:
                 "search.sampler = 'cmaes' needs the package cmaes; install it with: pip install 'tlx[cmaes]'"
             ) from None
         return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=max(3, search.trials // 4))
-
-
-def _distribution(optuna: Any, bounds: tuple) -> Any:
-    kind, *values = bounds
-    distributions = optuna.distributions
-    if kind == "choice":
-        return distributions.CategoricalDistribution(list(range(len(values))))
-    low, high = values
-    if kind in ("float", "log"):
-        return distributions.FloatDistribution(low, high, log=kind == "log")
-    if kind == "power_of_two":
-        return distributions.IntDistribution(low.bit_length() - 1, high.bit_length() - 1)
-    return distributions.IntDistribution(low, high)

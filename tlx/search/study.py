@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from tlx import checkpoint
 from tlx.config import Experiment, build
 from tlx.errors import TrainingError
+from tlx.evaluate.choose import evaluator_of
 from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
-from tlx.search.space import Search, as_asked, binding, grid, propose
+from tlx.search.space import Search, binding, fixed_bindings, space_of
 from tlx.search.storage import WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
@@ -61,8 +62,10 @@ class Study:
             conflict = f"the study {host.study_name} is of another experiment; give another --study_name"
             host.agree("experiment", identity(experiment), conflict)
         self._news, self._stopping = threading.Condition(), False
-        written = {n: as_asked(experiment.value(n), b) for n, b in search.space.items()}
-        gridded = [p for p in grid(search) if p != written] if search.sampler == "grid" else []
+        self.space = space_of(experiment, search)
+        self.metric = evaluator_of(experiment).metric(search.metric)
+        written = self.space.written(experiment)
+        gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]
         self.wanted = len(self.points) if gridded else search.trials
         self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
@@ -102,7 +105,7 @@ class Study:
         with self.host.alone():
             self._retry_orphans()
             if earlier := self.search.warm_start:
-                learnt = learn_from(self.study, earlier, self.search.space, self.host.server)
+                learnt = learn_from(self.study, earlier, self.space, self.host.server)
                 self.display.say(f"learning from {learnt} trials of {earlier}")
 
     def _work(self, attempts: Attempts) -> None:
@@ -160,11 +163,13 @@ class Study:
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
             self._show()
-            bindings = [binding(name, value) for name, value in propose(trial, self.search.space).items()]
+            bindings = [binding(name, value) for name, value in self.space.propose(trial).items()]
             trial.set_user_attr("bindings", bindings)
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         begun = time.monotonic()
-        outcome = attempts.train(bindings, self.folder / place(trial), ["run.judge = 'validation'"], self._hears(trial))
+        outcome = attempts.train(
+            bindings, self.folder / place(trial), fixed_bindings(self.search.metric), self._hears(trial)
+        )
         if self._stopping and outcome.kind == "lost":
             return
         with self.host.alone():
@@ -189,7 +194,7 @@ class Study:
 
     def _look(self, trial: Any, number: int, looks: int, metrics: dict[str, Any]) -> str:
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
-            trial.report(metrics["AP"] or 0.0, number)
+            trial.report(self.metric.score(metrics), number)
             trial.set_user_attr("metrics", metrics)
             return "prune" if number < looks and trial.should_prune() else "go on"
         return "prune"
@@ -200,7 +205,7 @@ class Study:
             self._compare_data(trial)
             trial.set_user_attr("metrics", content["metrics"])
             trial.set_constraint("infeasible", -1.0)
-            self.study.tell(trial, content["metrics"]["AP"] or 0.0)
+            self.study.tell(trial, self.metric.score(content["metrics"]))
         elif kind in ("pruned", "infeasible"):
             # That bindings lead nowhere is worth knowing to the sampler, and a trial like any other.
             trial.set_user_attr("cause", content)

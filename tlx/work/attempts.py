@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, gpu
-from tlx.config import Experiment, build
-from tlx.errors import TlxError, TrainingError
+from tlx.config import Experiment, build, given
+from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.memory import Limit, Memory
 from tlx.predict import BATCH
 from tlx.report.runlog import Listener
+from tlx.tree import walk
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import Ledger, Need, kind
 from tlx.work.verdict import wants_memory
@@ -56,7 +57,11 @@ class Attempts:
         `more` are bindings that change nothing about the memory. A worker that dies for want of memory is
         replaced; the next one goes on from the last checkpoint with half the micro-batch.
         """
-        experiment = self.experiment.with_bindings(bindings)
+        try:
+            experiment = self.experiment.with_bindings(bindings)
+        except ConfigError as error:
+            # Values that are each sound need not be so together.
+            return Outcome("infeasible", str(error))
         what = describe(experiment)
         need = self._need(what, bindings, hear)
         batch = experiment.value("fit.batch_size")
@@ -116,9 +121,14 @@ class Attempts:
     def _infeasible(self, bindings: list[str], need: Need | None, hear: Callable[[str, Any], str | None]) -> str:
         takes = f": it takes {need.peak(1) / 1e9:.2f} GB" if need and need.fixed else ""
         ways = []
-        for change, more in changes(self.experiment.with_bindings(bindings)):
+        for changed, more in changes(self.experiment.with_bindings(bindings)):
+            change = ", ".join(changed)
             hear("say", f"not even one example fits; would it with {change}?")
-            other = self.need([*bindings, change, *more], hear)
+            try:
+                other = self.need([*bindings, *changed, *more], hear)
+            except ConfigError as error:
+                ways.append(f"\n  {change}: does not go with the rest: {error}")
+                continue
             if other:
                 takes_less = f"{other.peak(1) / 1e9:.2f} GB, which " if other.fixed else ""
                 fits = other.largest(1, self.limit.bytes, self.settings.margin)
@@ -128,7 +138,7 @@ class Attempts:
         return f"not even one example fits in {self._allowed()}{margin}{takes}{measured}\n{_ADVICE}"
 
 
-_ADVICE = "make run.image_size smaller, unfreeze fewer layers, take a smaller run.backbone, or give it more memory"
+_ADVICE = "make run.image_size smaller, let less train, take a smaller run.backbone, or give it more memory"
 
 
 def _smaller(outcome: Outcome, micro: int, need: Need | None, margin: float) -> int | None:
@@ -146,21 +156,18 @@ def _smaller(outcome: Outcome, micro: int, need: Need | None, margin: float) -> 
     return max(1, min(micro // 2, seen))
 
 
-def changes(experiment: Experiment) -> Iterator[tuple[str, list[str]]]:
-    """Yield bindings by which an experiment takes less memory, each with others that only measuring it needs."""
+def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield bindings by which an experiment takes less memory, each with others that only measuring it needs.
+
+    Beside a smaller picture they are what the experiment's factories say of themselves.
+    """
     size = experiment.value("run.image_size")
     height, width = (side * 3 // 4 // 32 * 32 for side in ((size, size) if isinstance(size, int) else size))
     if min(height, width) > 0:
-        yield f"run.image_size = ({height}, {width})", []
-    run = experiment.trees["run"].arguments
-    if run["freeze"].entry.full_name == "freezes.last_layers":
-        if run["freeze"].arguments["unfrozen"]:
-            yield "freezes.last_layers.unfrozen = 0", []
-    elif run["freeze"].entry.full_name != "freezes.backbone":
-        yield "run.freeze = @freezes.backbone()", []
-    if run["backbone"].entry.full_name != "backbones.mobilenet_v3_small":
-        # What its weights say makes no difference to their size.
-        yield "run.backbone = @backbones.mobilenet_v3_small()", ["backbones.mobilenet_v3_small.weights = None"]
+        yield [f"run.image_size = ({height}, {width})"], []
+    for node in walk([experiment.trees["run"]]):
+        if node.entry.smaller:
+            yield from node.entry.smaller(**given(node, node.entry.smaller))
 
 
 def describe(experiment: Experiment) -> str:

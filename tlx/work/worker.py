@@ -16,7 +16,7 @@ from typing import Any
 
 from tlx import config, memory, probe, run
 from tlx.data.survey import watched_by
-from tlx.errors import TlxError, TrainingError, of_system
+from tlx.errors import MisfitError, TlxError, TrainingError, of_system
 from tlx.lazy import keras
 
 
@@ -90,7 +90,7 @@ def _answer(
         return "done", do(settings, experiment.text(), reporter, **arguments)
     except _PrunedError:
         return "pruned", None
-    except TrainingError as error:
+    except (TrainingError, MisfitError) as error:
         return "infeasible", str(error)
     except TlxError as error:
         return "refused", str(error)

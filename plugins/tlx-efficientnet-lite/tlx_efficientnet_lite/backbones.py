@@ -54,7 +54,14 @@ LITE2 = Variant(
 )
 
 
-@backbones.register("efficientnet_lite0")
+def _said(variant: Variant) -> dict[str, Any]:
+    """Return what is said of a variant where it is registered: how its arguments are checked, and what is smaller."""
+    smaller = "efficientnet_lite0" if variant is not LITE0 else "mobilenet_v3_small"
+    alternative = [f"run.backbone = @backbones.{smaller}()"], [f"backbones.{smaller}.weights = None"]
+    return {"check": partial(weights_file, f"backbones.{variant.name}"), "smaller": lambda: [alternative]}
+
+
+@backbones.register("efficientnet_lite0", **_said(LITE0))
 def efficientnet_lite0(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
     """EfficientNet-Lite0: 3.4 M parameters, the quickest; its ImageNet weights are installed with the plugin.
 
@@ -68,13 +75,13 @@ def efficientnet_lite0(weights: str | None = "imagenet", min_restored: float = 0
     return _backbone(LITE0, weights, min_restored)
 
 
-@backbones.register("efficientnet_lite1")
+@backbones.register("efficientnet_lite1", **_said(LITE1))
 def efficientnet_lite1(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
     """EfficientNet-Lite1: 4.2 M parameters, deeper than Lite0; arguments and errors as there."""
     return _backbone(LITE1, weights, min_restored)
 
 
-@backbones.register("efficientnet_lite2")
+@backbones.register("efficientnet_lite2", **_said(LITE2))
 def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0.9) -> Backbone:
     """EfficientNet-Lite2: 4.9 M parameters, deeper and wider than Lite0; arguments and errors as there."""
     return _backbone(LITE2, weights, min_restored)

@@ -86,6 +86,16 @@ def test_ratio_keeps_shares_and_classes(tmp_path):
     assert parts.findings[0].code == "odd"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_each_part_gets_its_share_of_a_rare_class_that_only_crowded_pictures_have(tmp_path, seed):
+    """Were these divided last, the many cats beside each owl would decide where it goes."""
+    cats = [6, 4, 1, 4, 5, 5, 5, 4, 7, 6, 0, 1, 3, 1]
+    labels = [(0,) * n for n in cats] + [(0,) * 7 + (2,)] * 3
+    data = dataset(example(tmp_path, f"{i:02d}.png", labels=label) for i, label in enumerate(labels))
+    parts = split.ratio(data, seed=seed).parts().values()
+    assert [part.counts().get("owl") for part in parts] == [1, 1, 1]
+
+
 def test_ratio_keeps_look_alikes_together_and_says_so(tmp_path):
     examples = [example(tmp_path, f"{i}.png") for i in range(9)]
     image = Image.open(examples[0].image)

@@ -7,9 +7,11 @@ from rich.text import Text
 from tlx import registry
 from tlx.commands.shared import CONSOLE
 from tlx.ginfile import show
+from tlx.registry import commands
 from tlx.typecheck import describe
 
 
+@commands.register("list")
 def list_registered(arguments: list[str]) -> None:
     """tlx list [REGISTRY[.NAME]]: show what a gin file can name.
 
@@ -18,8 +20,10 @@ def list_registered(arguments: list[str]) -> None:
     """
     registry.discover()
     wanted = arguments[0] if arguments else ""
-    known = registry.catalogue()
-    listed = [e for name, e in known.items() if not wanted or e.kind == wanted]
+    of_kind = registry.registries.get(wanted) if wanted else None
+    if of_kind:
+        of_kind.load()
+    listed = list((of_kind.entries if of_kind else {} if wanted else registry.catalogue()).values())
     if listed:
         for entry in listed:
             CONSOLE.print(Text.assemble((f"{entry.full_name:<32}", "bold"), f" {entry.summary}"), soft_wrap=True)

@@ -1,0 +1,34 @@
+"""The command that finds objects in pictures."""
+
+from pathlib import Path
+
+from absl import flags
+from rich.text import Text
+
+from tlx.commands.experiment import trained
+from tlx.commands.shared import CONSOLE, FLAGS
+from tlx.errors import TlxError
+from tlx.registry import commands
+
+for _name in ("gin_bindings", "run_dir", "allow_imports"):
+    flags.declare_key_flag(_name)
+flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this.", 0.0, 1.0)
+
+
+@commands.register("predict")
+def predict(arguments: list[str]) -> None:
+    """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
+
+    Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
+    folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
+    """
+    folder, experiment = trained(arguments[:1])
+    if len(arguments) < 2:
+        raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
+    from tlx.inference import predict_pictures  # noqa: PLC0415
+
+    target = Path(FLAGS.run_dir or folder / "predictions")
+    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    for error in errors:
+        CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
+    CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
