@@ -248,5 +248,5 @@ def binding(name: str, value: Any) -> str:
 
 
 def fixed_bindings(metric: str | None) -> list[str]:
-    """Return what is bound in every trial: the test split stays unseen, and the weights kept are the best by `metric`."""
+    """Return what every trial binds: the test split stays unseen, and the best weights by `metric` are kept."""
     return [binding("run.judge", "validation"), *([binding("run.metric", metric)] if metric else [])]
