@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlx.featurestore import MARKER, Lease, TakenError, lease, make_room
+from tlx.featurestore import MARKER, TakenError, lease, make_room
 from tlx.segment import Layout, proof
 
 KEY, OTHER = "a" * 32, "b" * 32
@@ -330,17 +330,6 @@ def test_one_process_that_serves_many_trials_honours_the_cap(store):
         validation.release()
 
 
-def test_a_forked_process_that_ends_lets_go_of_nothing(store):
-    kept = store("abc")
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    make_room(store.root, 0)
-    assert len(segments(store.root)) == 1
-    kept.release()
-
-
 def test_a_failed_writer_leaves_nothing(store):
     def fail(missing):
         yield [np.zeros((1, *shape), np.float32) for shape in LAYOUT.shapes]
@@ -385,7 +374,13 @@ import test_featurestore as drawn
 from pathlib import Path
 store = drawn.Store(Path(sys.argv[2]))
 job = sys.argv[3]
-if job == "stress":
+if job == "fork":
+    kept = store("abc")
+    if process := os.fork():
+        os.waitpid(process, 0)
+        drawn.make_room(store.root, 0)
+        assert len(drawn.segments(store.root)) == 1
+elif job == "stress":
     rng = random.Random(int(sys.argv[4]))
     store.cap = 2 * (3 * drawn.BYTES + drawn.REST)
     for _ in range(int(sys.argv[5])):
@@ -409,6 +404,12 @@ print("".join(store.computed))
 def child(root, *job):
     command = [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(root), *map(str, job)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_forked_process_that_ends_lets_go_of_nothing(store):
+    process = child(store.root, "fork")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_of_two_that_ask_at_once_nothing_is_computed_twice(store):
@@ -440,14 +441,10 @@ def test_processes_that_remove_each_other_s_features_find_theirs_all_the_same(st
     (store.root / "holiday").mkdir()
     (store.root / "holiday" / "photo.jpg").write_bytes(b"photo")
     before = listing(store.root)
-    children = [child(store.root, "stress", seed, 150) for seed in range(4)]
+    children = [child(store.root, "stress", seed, 100) for seed in range(4)]
     computed = [process.communicate(timeout=120)[0] for process in children]
     assert [process.returncode for process in children] == [0] * 4
     # There was something to compete for.
-    assert min(map(len, computed)) > 50
+    assert min(map(len, computed)) > 30
     make_room(store.root, 0)
     assert listing(store.root) == before
-
-
-def test_a_lease_is_what_is_returned(store):
-    assert isinstance(store("a"), Lease)

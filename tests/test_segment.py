@@ -97,3 +97,18 @@ def test_room_is_taken_before_anything_is_computed(tmp_path):
         reserve(file.fileno(), KEY, LAYOUT, ["a", "b"])
         assert os.fstat(file.fileno()).st_blocks > 0
         assert os.fstat(file.fileno()).st_size == 64 + 2 * LAYOUT.bytes
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux")
+def test_what_is_only_checked_takes_no_memory(tmp_path):
+    def mapped():
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssFile"))
+
+    layout = Layout(1, ((1 << 21,),), "float32")
+    path = written(tmp_path / "file", layout, [*"abcdefgh"], (np.zeros((1, 1 << 21)) for _ in range(8)))
+    before = mapped()
+    found = opened(path, layout, "a")
+    assert mapped() - before < path.stat().st_size / 2
+    assert found.rows.sum() == 0
+    assert mapped() - before > path.stat().st_size / 2

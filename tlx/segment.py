@@ -76,7 +76,11 @@ def reserve(file: int, key: str, layout: Layout, pictures: Sequence[str]) -> Non
       OSError: the disk is full.
     """
     os.pwrite(file, proof(key).ljust(_HEAD, b"\0"), 0)
-    os.posix_fallocate(file, 0, _HEAD + len(pictures) * layout.bytes)
+    length = _HEAD + len(pictures) * layout.bytes
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, length)
+    else:  # macOS
+        os.ftruncate(file, length)
 
 
 def write(file: int, layout: Layout, pictures: list[str], blocks: Iterable[np.ndarray]) -> None:
@@ -87,7 +91,7 @@ def write(file: int, layout: Layout, pictures: list[str], blocks: Iterable[np.nd
         for block in blocks:
             data = np.ascontiguousarray(block, layout.dtype).reshape(-1).view(np.uint8)
             out.write(data.data)
-            crc, rows = _crc(data, crc), rows + len(block)
+            crc, rows = google_crc32c.extend(crc, data), rows + len(block)
         if rows != len(pictures) * layout.views:
             raise ValueError(f"{rows} rows were computed for {len(pictures)} pictures of {layout.views} views")
         record = msgspec.json.encode(_Record(pictures, layout.views, layout.shapes, layout.dtype, crc))
@@ -104,10 +108,11 @@ def read(file: int, layout: Layout, wanted: Iterable[str]) -> Segment | None:
     if length < _HEAD + _END.size:
         raise DamagedError
     # Memory that is mapped is let go of together with the last array that shows it.
-    whole = np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8)
+    mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+    whole = np.frombuffer(mapped, np.uint8)
     told, crc = _END.unpack(whole[-_END.size :].tobytes())
     end = length - _END.size - told
-    if end < _HEAD or _crc(whole[end : -_END.size]) != crc:
+    if end < _HEAD or google_crc32c.extend(0, whole[end : -_END.size]) != crc:
         raise DamagedError
     try:
         record = msgspec.json.decode(whole[end : -_END.size].tobytes(), type=_Record)
@@ -118,12 +123,11 @@ def read(file: int, layout: Layout, wanted: Iterable[str]) -> Segment | None:
         raise DamagedError
     if set(record.pictures).isdisjoint(wanted):
         return None
-    if _crc(data) != record.crc:
+    crc = 0
+    for begin in range(_HEAD, end, _CHUNK):
+        crc = google_crc32c.extend(crc, whole[begin : min(begin + _CHUNK, end)])
+        # What was only checked shall not count as memory that this process takes.
+        mapped.madvise(mmap.MADV_DONTNEED, begin - begin % mmap.PAGESIZE, _CHUNK)
+    if crc != record.crc:
         raise DamagedError
     return Segment(record.pictures, data.view(layout.dtype).reshape(count * layout.views, -1))
-
-
-def _crc(data: np.ndarray, crc: int = 0) -> int:
-    for begin in range(0, len(data), _CHUNK):
-        crc = google_crc32c.extend(crc, data[begin : begin + _CHUNK])
-    return crc
