@@ -1,20 +1,15 @@
 """Features are computed once, kept safely, and filed under everything that they depend on."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlx import features, freeze
+from tlx import freeze
 from tlx.augment import NoAugmentation, Standard
 from tlx.data.dataset import Dataset
-from tlx.features import Features, _key, _make_room, _store, source
+from tlx.features import Features, _key, _pictures, source
 from tlx.lazy import keras
 from tlx.models.graph import cut, weight_layers
 from tlx.pipeline import Views
@@ -65,8 +60,9 @@ def test_half_precision_halves_the_space_and_moves_the_features_little(draw, par
     views, made = Views(draw(2), SIZE), parts()
     whole = source(views, made, Features(folder=tmp_path / "whole"))
     half = source(views, made, Features(folder=tmp_path / "half", dtype="float16"))
-    sizes = [sum(np.load(f).nbytes for f in (tmp_path / name).rglob("*.npy")) for name in ("whole", "half")]
-    assert sizes[1] == sizes[0] / 2
+    sizes = [sum(f.stat().st_size for f in (tmp_path / name).rglob("*.features")) for name in ("whole", "half")]
+    # Both files hold two pictures, and say the same beside the numbers.
+    assert sizes[0] - sizes[1] == pytest.approx(sum(a.nbytes for a in whole.load(0, 0)[0]), abs=2)
     for a, b in zip(whole.load(1, 0)[0], half.load(1, 0)[0], strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
@@ -82,6 +78,59 @@ def test_a_second_request_computes_nothing(draw, parts, tmp_path):
     assert second.calls == []
     for a, b in zip(one.load(2, 1)[0], other.load(2, 1)[0], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_picture_added_is_all_that_is_computed(draw, parts, tmp_path):
+    views, settings = Views(draw(3), SIZE, Standard(), 2), Features(views=2, folder=tmp_path / "features")
+    fewer = replace(views, dataset=views.dataset.subset([0, 1], "fewer"))
+    assert "(0 pictures found, 2 computed)" in source(fewer, parts(), settings).note
+    more = Counter()
+    found = source(views, parts(), settings, more)
+    assert more.calls == [("caching features", 2, 2)]
+    assert "(2 pictures found, 1 computed)" in found.note
+    whole = source(views, parts(), replace(settings, folder=tmp_path / "whole"))
+    for unit in views.units:
+        for a, b in zip(found.load(*unit)[0], whole.load(*unit)[0], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+# With augmentation it holds once a view is drawn from its picture's content.
+@pytest.mark.parametrize("augment", [None])
+def test_five_folds_of_one_dataset_fill_the_cache_once(draw, parts, tmp_path, augment):
+    dataset, made = draw(10), parts()
+    counted = Counter()
+    for fold in range(5):
+        train = dataset.subset([i for i in range(10) if i % 5 != fold], f"fold {fold}")
+        views = Views(train, SIZE, augment, 1)
+        found = source(views, made, Features(folder=tmp_path / "features"), counted)
+        picture = views.element(3, 0)[0][None].astype(np.float32)
+        np.testing.assert_allclose(found.load(3, 0)[0][0], made.start(picture)[0][0], atol=1e-5)
+    assert [done for _, done, of in counted.calls if done == of] == [8, 2]
+
+
+def test_a_released_source_makes_room_for_others_and_can_still_be_read(draw, parts, tmp_path):
+    views, settings = Views(draw(2), SIZE), Features(folder=tmp_path / "features")
+    first = source(views, parts(), settings)
+    before = [np.array(a) for a in first.load(1, 0)[0]]
+    size = sum(f.stat().st_size for f in (tmp_path / "features").rglob("*.features"))
+    first.release()
+    small = replace(settings, cap_gb=1.5 * size / 1e9)
+    second = source(views, parts(seed=1), small)
+    assert second.cached
+    assert len(list((tmp_path / "features").rglob("*.features"))) == 1
+    for a, b in zip(first.load(1, 0)[0], before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_lies_where_features_belong_is_left_alone_and_named(draw, parts, tmp_path):
+    views, made, settings = Views(draw(1), SIZE), parts(), Features(folder=tmp_path / "features")
+    foreign = tmp_path / "features" / f"tlx-features-{_key(views, made, settings)}"
+    foreign.mkdir(parents=True)
+    (foreign / "photo.jpg").write_bytes(b"photo")
+    found = source(views, made, settings)
+    assert not found.cached
+    assert f"not cached: {foreign} is not tlx's own" in found.note
+    assert [path.name for path in foreign.iterdir()] == ["photo.jpg"]
 
 
 def test_every_row_belongs_to_its_unit(draw, parts, tmp_path):
@@ -111,16 +160,37 @@ def test_the_key_changes_with_all_that_features_depend_on(draw, parts, tmp_path)
     keys.append(_key(views, made, replace(settings, dtype="float16")))
     keys.append(_key(views, parts(unfrozen=2), settings))
     keys.append(_key(views, parts(seed=1), settings))
-    keys.append(_key(replace(views, dataset=Dataset("fewer", dataset.classes, dataset.examples[:1])), made, settings))
+    keys.append(_key(views, made, settings, "another engine"))
     variable = made.prefix.weights[3]
     variable.assign(np.nextafter(variable.numpy(), np.inf, dtype=np.float32))
     keys.append(_key(views, made, settings))
-    with Image.open(dataset.examples[1].image) as image:
+    assert len(set(keys)) == len(keys)
+    fewer = replace(views, dataset=Dataset("fewer", dataset.classes, dataset.examples[:1]))
+    assert _key(fewer, made, settings) == keys[-1]
+
+
+def test_a_picture_s_name_changes_with_its_content_and_its_boxes(draw):
+    dataset = draw(2)
+    first, second = dataset.examples
+    views = Views(dataset, SIZE, Standard(), 2)
+
+    def names(*examples):
+        return _pictures(replace(views, dataset=Dataset("other", dataset.classes, examples)))
+
+    found = names(first, second)
+    assert found == _pictures(views)
+    assert names(first) == found[:1]
+    boxes, labels = first.boxes.copy(), first.labels.copy()
+    boxes[0, 0] = np.nextafter(boxes[0, 0], np.float32(np.inf))
+    labels[0] = 1 - labels[0]
+    assert not {*names(replace(first, boxes=boxes)), *names(replace(first, labels=labels))} & set(found)
+    with Image.open(first.image) as image:
         pixels = np.array(image)
     pixels[0, 0, 0] ^= 1
-    Image.fromarray(pixels).save(dataset.examples[1].image)
-    keys.append(_key(views, made, settings))
-    assert len(set(keys)) == len(keys)
+    Image.fromarray(pixels).save(first.image)
+    changed = names(first, second)
+    assert changed[0] != found[0]
+    assert changed[1] == found[1]
 
 
 def scaled(constant, name="scaled"):
@@ -157,100 +227,3 @@ def test_a_network_that_trains_from_its_first_operation_is_not_cached(draw, tmp_
     assert not made.cached
     assert "every layer trains" in made.note
     assert made.encode([np.zeros((1, *SIZE, 3), np.uint8)])[0].shape == (1, *SIZE, 3)
-
-
-WRITER = """
-import os, signal, sys, time
-from pathlib import Path
-from tlx.features import Features, _store
-
-def fill(to):
-    (to / "0.npy").write_bytes(b"from " + sys.argv[2].encode())
-    (Path(sys.argv[1]) / f"filled-{os.getpid()}").touch()
-    if sys.argv[2] == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.3)
-
-root = Path(sys.argv[1]) / "features"
-root.mkdir(exist_ok=True)
-found = _store(root, "key", 10, Features(), fill)
-assert "tensorflow" not in sys.modules
-print((found / "0.npy").read_text())
-"""
-
-
-def writer(folder, name):
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), name], stdout=subprocess.PIPE, text=True)
-
-
-def test_of_two_that_ask_at_once_one_computes(tmp_path):
-    writers = [writer(tmp_path, name) for name in ("one", "two")]
-    said = {process.communicate(timeout=60)[0] for process in writers}
-    assert [process.returncode for process in writers] == [0, 0]
-    assert len(said) == 1
-    assert len(list(tmp_path.glob("filled-*"))) == 1
-
-
-def test_what_a_killed_writer_left_is_replaced(tmp_path):
-    killed = writer(tmp_path, "killed")
-    killed.communicate(timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "features" / "key.partial" / "0.npy").exists()
-    assert not (tmp_path / "features" / "key").exists()
-    found = _store(tmp_path / "features", "key", 10, Features(), lambda to: (to / "1.npy").write_text("whole"))
-    assert [file.name for file in found.iterdir()] == ["1.npy"]
-    assert not (tmp_path / "features" / "key.partial").exists()
-
-
-def test_a_failed_writer_leaves_nothing_that_looks_whole(tmp_path):
-    def fill(to):
-        (to / "0.npy").touch()
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError):
-        _store(tmp_path, "key", 10, Features(), fill)
-    assert not (tmp_path / "key").exists()
-
-
-@pytest.fixture
-def earlier_runs(monkeypatch):
-    """What is stored from here on is as if other processes had stored it."""
-    monkeypatch.setattr(features, "_IN_USE", NotKept())
-
-
-class NotKept(set):
-    def add(self, folder):
-        pass
-
-
-def stored(root, name, size, age):
-    folder = _store(root, name, size, Features(), lambda to: (to / "0.npy").write_bytes(bytes(size)))
-    when = time.time() - age
-    os.utime(folder, (when, when))
-
-
-def test_the_least_recently_used_make_room(tmp_path, earlier_runs):
-    for name, age in (("old", 300), ("used", 200), ("new", 100)):
-        stored(tmp_path, name, 1000, age)
-    _store(tmp_path, "used", 1000, Features(), lambda _: None)  # Being asked for is being used.
-    settings = Features(cap_gb=3500e-9)
-    _store(tmp_path, "more", 1000, settings, lambda to: (to / "0.npy").write_bytes(bytes(1000)))
-    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"used", "new", "more"}
-
-
-def test_what_another_process_is_writing_is_not_removed(tmp_path, earlier_runs):
-    def fill(to):
-        (to / "0.npy").write_bytes(bytes(1000))
-        # Another process, with other features, finds the folder too full.
-        _make_room(tmp_path, 10)
-        assert (to / "0.npy").exists()
-
-    assert (_store(tmp_path, "key", 1000, Features(), fill) / "0.npy").exists()
-    _make_room(tmp_path, 10)
-    assert not (tmp_path / "key").exists()
-
-
-def test_what_this_run_uses_does_not_make_room(tmp_path):
-    stored(tmp_path, "train", 1000, 100)
-    _store(tmp_path, "validation", 1000, Features(cap_gb=1500e-9), lambda to: (to / "0.npy").write_bytes(bytes(1000)))
-    assert (tmp_path / "train").exists()

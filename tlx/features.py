@@ -1,10 +1,7 @@
 """The feature cache: what the frozen part of a network computes is computed once, and shared by all trials."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +12,16 @@ import numpy as np
 
 from tlx.data.images import file_hash
 from tlx.errors import ModelError, refuse_values
+from tlx.featurestore import TakenError, lease
 from tlx.lazy import keras, tf
-from tlx.lock import locked
 from tlx.models.graph import Cut, steps
 from tlx.pipeline import Element, Unit, Views, batches, chunks
 from tlx.registry import rooms
+from tlx.segment import Layout
 
 _BATCH = 16
-# To be counted up when pictures are decoded or resampled in another way.
-_FORMAT = 2
-# What this run has opened: training and validation features must not push each other out.
-_IN_USE: set[Path] = set()
+# To be counted up when pictures are decoded or resampled, or features stored, in another way.
+_FORMAT = 3
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -57,7 +53,8 @@ class Source:
 
     `load(index, view)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
     the task's targets. `encode` turns a batch of the former into boundary tensors. `note` says in words what was
-    decided and why.
+    decided and why. `release` lets other runs remove cached features when they need room; until then, or until the
+    source is gone, they stay.
     """
 
     views: Views
@@ -65,6 +62,7 @@ class Source:
     encode: Callable[[Sequence[Any]], list[Any]]
     cached: bool
     note: str
+    release: Callable[[], Any] = lambda: None
 
     def batches(self, units: Iterable[Unit], batch_size: int, micro: int | None = None) -> Iterator[tuple]:
         """Yield batches of these units, in parts of at most `micro`; see `tlx.pipeline.batches`."""
@@ -113,51 +111,72 @@ def source(
     """
     if refusal := why_not(views, cut, settings):
         return Source(views, views.element, encoder(cut, False), False, refusal)
-    needed = _bytes(views, cut, settings)
-    store = _store(
-        settings.folder.expanduser(),
-        _key(views, cut, settings),
-        needed,
-        settings,
-        lambda to: _fill(to, views, cut, settings, batch, report),
-    )
-    arrays = [np.load(store / f"{i}.npy", mmap_mode="r") for i in range(len(cut.shapes))]
+    pictures = _pictures(views)
+    index_of = {picture: i for i, picture in enumerate(pictures)}
+    try:
+        stored = lease(
+            settings.folder.expanduser(),
+            _key(views, cut, settings),
+            Layout(views.count, tuple(cut.shapes), settings.dtype),
+            pictures,
+            lambda missing: _computed([index_of[p] for p in missing], views, cut, settings, batch, report),
+            settings.cap_gb * 1e9,
+        )
+    except TakenError as error:
+        return Source(views, views.element, encoder(cut, False), False, f"not cached: {error}")
 
     def load(index: int, view: int) -> Element:
-        row = index * views.count + view
-        return tuple(np.asarray(a[row], np.float32) for a in arrays), views.targets(index, view)
+        features = stored.read(pictures[index], view)
+        return tuple(np.asarray(a, np.float32) for a in features), views.targets(index, view)
 
-    note = f"features after {cut.after} are cached: {needed / 1e6:.0f} MB"
-    return Source(views, load, encoder(cut, True), True, note)
+    size = _bytes(views, cut, settings) / 1e6
+    found = f"{stored.found} pictures found, {stored.computed} computed"
+    note = f"features after {cut.after} are cached: {size:.0f} MB ({found})"
+    return Source(views, load, encoder(cut, True), True, note, stored.release)
 
 
 def _bytes(views: Views, cut: Cut, settings: Features) -> int:
     return len(views.units) * sum(np.dtype(settings.dtype).itemsize * int(np.prod(s)) for s in cut.shapes)
 
 
-def _fill(
-    folder: Path, views: Views, cut: Cut, settings: Features, batch: int, report: Callable[[str, int, int], None]
-) -> None:
-    units = views.units
+def _computed(
+    indices: list[int],
+    views: Views,
+    cut: Cut,
+    settings: Features,
+    batch: int,
+    report: Callable[[str, int, int], None],
+) -> Iterator[list[np.ndarray]]:
+    """Yield the boundary's tensors for every view of these pictures, in order, in batches."""
+    units = [(i, v) for i in indices for v in range(views.count)]
     run = tf.function(lambda pictures: cut.start(tf.cast(pictures, tf.float32)))
-    arrays = [
-        np.lib.format.open_memmap(folder / f"{i}.npy", "w+", settings.dtype, (len(units), *shape))
-        for i, shape in enumerate(cut.shapes)
-    ]
     done = 0
     for _, (pictures,), _ in batches(views.element, chunks(units, batch, batch)):
-        for array, features in zip(arrays, run(pictures), strict=True):
-            array[done : done + len(pictures)] = features.numpy()
-            if not np.isfinite(array[done : done + len(pictures)]).all():
-                raise ModelError(
-                    f"features after {cut.after} are too large for {settings.dtype}; use features.dtype = 'float32'"
-                )
+        # What is too large for the type becomes infinite, which is told in better words below.
+        with np.errstate(over="ignore"):
+            arrays = [features.numpy().astype(settings.dtype) for features in run(pictures)]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise ModelError(
+                f"features after {cut.after} are too large for {settings.dtype}; use features.dtype = 'float32'"
+            )
+        yield arrays
         done += len(pictures)
         report("caching features", done, len(units))
 
 
-def _key(views: Views, cut: Cut, settings: Features) -> str:
-    """Return a digest of everything that the features depend on."""
+def _pictures(views: Views) -> list[str]:
+    """Return under which name each picture's features are stored: a digest of all that is its own in them."""
+    names = []
+    for index, example in enumerate(views.dataset.examples):
+        own = file_hash(example.image).encode() + example.targets.tobytes()
+        # To be deleted once a view is drawn from its picture's content: until then it is drawn from the index.
+        own += b"" if views.augment is None else str(index).encode()
+        names.append(hashlib.sha256(own).hexdigest()[:32])
+    return names
+
+
+def _key(views: Views, cut: Cut, settings: Features, engine: str = "") -> str:
+    """Return a digest of what the features of all pictures depend on; `engine` says what computes them."""
     digest = hashlib.sha256()
     position = {id(t): i for i, t in enumerate(cut.prefix.inputs)}
     for step in steps(cut.prefix):
@@ -170,8 +189,6 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
     digest.update(json.dumps([position[id(t)] for t in cut.prefix.outputs]).encode())
     for variable in cut.prefix.weights:
         digest.update(variable.numpy().tobytes())
-    for example in views.dataset.examples:
-        digest.update(file_hash(example.image).encode() + example.targets.tobytes())
     # Nobody waits for features to reach the disk, so they are trusted only until the machine starts anew.
     boot = _BOOT.read_text() if _BOOT.exists() else ""
     what = (
@@ -184,34 +201,7 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
         settings.dtype,
         keras.__version__,
         tf.__version__,
+        engine,
     )
     digest.update(repr(what).encode())
     return digest.hexdigest()[:32]
-
-
-def _store(root: Path, key: str, size: int, settings: Features, fill: Callable[[Path], None]) -> Path:
-    """Return the folder of `key`, filled by one process alone, however many ask and whoever dies meanwhile."""
-    folder = root / key
-    with locked(root / f"{key}.lock"):
-        if not folder.exists():
-            partial = root / f"{key}.partial"
-            # Whoever left this behind is dead: it held the lock while writing.
-            shutil.rmtree(partial, ignore_errors=True)
-            _make_room(root, settings.cap_gb * 1e9 - size)
-            partial.mkdir()
-            fill(partial)
-            partial.rename(folder)
-        os.utime(folder)
-    _IN_USE.add(folder)
-    return folder
-
-
-def _make_room(root: Path, budget: float) -> None:
-    """Remove the least recently used features, but none being written, until the rest take at most `budget` bytes."""
-    folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
-    for folder in folders:
-        budget -= sum(f.stat().st_size for f in folder.iterdir())
-        if budget < 0 and folder not in _IN_USE:
-            lock = root / f"{folder.stem}.lock"
-            with contextlib.suppress(BlockingIOError), locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                shutil.rmtree(folder)

@@ -298,7 +298,11 @@ def _fit(
     norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.network.layers)
     if together < size and norms:
         log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")
-    history = fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look)
+    try:
+        history = fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look)
+    finally:
+        train_source.release()
+        validation.release()
     return history, predictor
 
 
