@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tlx import ownership
 from tlx import run as room
 from tlx.augment import Standard
 from tlx.data.convert import convert
@@ -26,7 +27,7 @@ from tlx.run import Run, evaluate, reopen, train
 
 SPLITS = ("train", "train", "train", "validation", "train", "test")
 FILES = {
-    *("checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
+    *(".tlx-made", "checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
     *("pictures", "result.json", "run.log", "tensorboard", "test.jpg"),
 }
 
@@ -186,18 +187,22 @@ def test_an_interrupted_run_goes_on(trained, experiment, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")
-def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, experiment, tmp_path):
+def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, experiment, tmp_path, monkeypatch):
     folder, result, _ = trained
+    partial = ownership.partial
+
+    def full(path):
+        return Path("/dev/full") if path.name == "checkpoint.npz" else partial(path)
 
     class Filling(Listener):
         def look(self, number, *rest):
             super().look(number, *rest)
             if number == 1:
-                (tmp_path / ".checkpoint.npz.partial").symlink_to("/dev/full")
+                monkeypatch.setattr(ownership, "partial", full)
 
     with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint\.npz'"):
         train(experiment(), tmp_path, "", Filling())
-    (tmp_path / ".checkpoint.npz.partial").unlink()
+    monkeypatch.undo()
     listener = Listener()
     assert train(experiment(), tmp_path, "", listener)["metrics"] == result["metrics"]
     assert [number for number, _, _ in listener.looks] == [2, 3]

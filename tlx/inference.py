@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx import checkpoint, config
+from tlx import checkpoint, config, ownership
 from tlx.config import Experiment
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import SUFFIXES, open_image
@@ -29,7 +29,9 @@ def predict_pictures(
 
     Raises:
       DataError: a path does not exist, or a folder holds no picture.
+      TlxError: `target` holds what tlx did not make.
     """
+    ownership.take(target, "predictions")
     given = experiment.trees["run"].arguments
     size = experiment.value("run.image_size")
     height_width = (size, size) if isinstance(size, int) else size
@@ -39,11 +41,12 @@ def predict_pictures(
     )
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
     found = predict(detector, cut, Dataset("pictures", detector.classes, tuple(examples))) if examples else []
-    target.mkdir(parents=True, exist_ok=True)
+    drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
+    ownership.claim(*drawings)
     errors = [row["error"] for row in listed]
-    for number, (example, seen) in enumerate(zip(examples, found, strict=True)):
-        drawn = target / f"{number:04d}-{example.image.stem}.jpg"
-        draw(open_image(example.image), seen, None, detector.classes, min_score).save(drawn, quality=90)
+    for drawn, example, seen in zip(drawings, examples, found, strict=True):
+        picture = draw(open_image(example.image), seen, None, detector.classes, min_score)
+        picture.save(ownership.fresh(drawn), quality=90)
         listed.append(_row(example, seen, detector.classes, drawn.name))
     checkpoint.write(target / "predictions.json", json.dumps(listed, indent=1).encode())
     return len(examples), errors

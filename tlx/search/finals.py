@@ -1,14 +1,13 @@
 """The end of a search: the best few once more with other seeds, the winner judged, and the study summed up."""
 
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
 from tlx.config import Experiment
 from tlx.errors import TrainingError
 from tlx.search.hosts import Alone
@@ -107,7 +106,7 @@ def _write(
     result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
     for name in ("environment.json", "data.json"):
         if (folder / best["folder"] / name).exists():
-            shutil.copy(folder / best["folder"] / name, folder / name)
+            checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
 
@@ -130,6 +129,7 @@ def _repeat(
         for more in range(1, repeat):
             display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
             place = folder / "repeats" / f"{row['trial']:04d}-{more}"
+            ownership.take(place, "run", within=folder)
             scores[row["trial"]].append(
                 _again([*row["bindings"], binding("run.seed", seed + more)], place, attempts, display)
             )
