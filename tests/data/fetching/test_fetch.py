@@ -463,6 +463,8 @@ def test_what_has_an_images_name_costs_that_image_and_stays(tmp_path, plain, net
     (folder / "fine.png").symlink_to(tmp_path / "mine")
     (folder / "b.png").write_text("mine, too")
     (folder / ".tlx-partial-notes").mkdir()
+    for name in ("b", "c"):
+        serve(plain, f"/{name}.png")
     urls = [f"http://good.test:{plain.port}/{name}.png" for name in ("fine", "b", "c")]
     outcome = fetch(numbered(urls), folder, limits(allow_http=True), network)
     assert [(failure.line, failure.cause) for failure in outcome.failed] == [(2, "name taken"), (3, "name taken")]
