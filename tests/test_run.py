@@ -18,7 +18,7 @@ from tlx.augment import Standard
 from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import own
-from tlx.errors import DataError, ModelError
+from tlx.errors import DataError, ModelError, TlxError
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import last_layers
@@ -247,6 +247,17 @@ def test_a_reopened_detector_is_judged_alike(trained, experiment):
     assert validated["split"] == "validation"
     for name in ("AP", "AP50", "AR"):
         assert validated["metrics"][name] == pytest.approx(result["validation"][name], abs=1e-6)
+
+
+def test_a_run_of_before_tlx_kept_lists_is_judged_and_nothing_in_it_changes(trained, experiment, tmp_path):
+    old = Path(shutil.copytree(trained[0], tmp_path / "old"))
+    (old / ownership.MARKER).unlink()
+    (old / "test.jpg").write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in old.rglob("*")}
+    assert evaluate(experiment(), old)["metrics"] == trained[1]["metrics"]
+    with pytest.raises(TlxError, match="made before it kept a list"):
+        train(experiment(), old, "", Listener())
+    assert {path: path.is_file() and path.read_bytes() for path in old.rglob("*")} == before
 
 
 def test_a_reopened_detector_does_not_train(trained, experiment):

@@ -60,13 +60,20 @@ def take(folder: Path, kind: Kind, within: Path | None = None) -> None:
     Raises:
       TlxError: it holds something that tlx did not make, or is of another kind.
     """
+    check(folder, kind)
     made = marker.read(folder)
-    if made is None or made.kind == "files":
-        _refuse_strangers(folder)
+    if made is None or made.kind != kind:
         if within:
             _claim(within, [folder], "marked")
         folder.mkdir(parents=True, exist_ok=True)
         marker.begin(folder, kind) if made is None else marker.rename(folder, kind)
+
+
+def check(folder: Path, kind: Kind) -> None:
+    """Raise what `take` would raise, and make nothing."""
+    made = marker.read(folder)
+    if made is None or made.kind == "files":
+        _refuse_strangers(folder)
     elif made.kind != kind:
         raise TlxError(f"{folder} holds {_WORDS[made.kind]}; name another folder")
     taken = [n for n in _NAMES[kind] if os.path.lexists(folder / n) and not owns(folder / n)]

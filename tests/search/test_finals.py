@@ -8,7 +8,7 @@ import pytest
 
 from tlx import checkpoint, config, ownership
 from tlx.commands import experiment as commands
-from tlx.errors import ConfigError, TrainingError
+from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.evaluate import SIZES
 from tlx.search import finals, study
 from tlx.search.storage import identity
@@ -184,6 +184,21 @@ def test_what_a_folder_may_take_can_change_and_what_it_holds_cannot(run, tmp_pat
     for binding in ("search.seed = 1", "fit.epochs = 7", "run.seed = 1"):
         with pytest.raises(ConfigError, match="holds another experiment"):
             commands._run_dir(config.load([run.gin], [binding]), kind)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["search", "run"])
+def test_a_folder_of_before_tlx_kept_lists_is_neither_gone_on_with_nor_removed(
+    run, tmp_path, monkeypatch, kind, overwrite
+):
+    folder = tmp_path / "run"
+    (folder / "trials").mkdir(parents=True)
+    (folder / "config.gin").write_text(config.load([run.gin]).text())
+    command(monkeypatch, folder)
+    monkeypatch.setattr(commands.FLAGS, "overwrite", overwrite)
+    with pytest.raises(TlxError, match=r"made before it kept a list of that \(config\.gin, trials\)"):
+        commands._run_dir(config.load([run.gin]), kind)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.gin", "trials"]
 
 
 def test_what_hosts_may_change_makes_no_new_study(run):

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tlx import config
+from tlx import checkpoint, config
 from tlx.errors import TlxError, TrainingError
 from tlx.lock import only_process
 from tlx.search import storage, study
@@ -145,9 +145,8 @@ def scripted(monkeypatch, *answers):
     def do(self, task, bindings, hear, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("data.json", "environment.json"):
-            (folder / name).write_text("{}")
+            checkpoint.write(folder / name, b"{}")
         asked.append((task, bindings, folder))
         if task == "judge":
             return Outcome("done", {"split": "test", "metrics": metrics})
