@@ -33,7 +33,7 @@ def test_everything_comes_back_bit_for_bit(saved):
     loaded = variables(1)
     assert checkpoint.notes(saved) == checkpoint.load(saved, loaded) == NOTES
     assert values(loaded) == values(variables(0))
-    assert os.listdir(saved.parent) == ["checkpoint.npz"]
+    assert sorted(os.listdir(saved.parent)) == [".tlx-made", "checkpoint.npz"]
 
 
 def test_where_there_is_no_file_nothing_happens(tmp_path):
@@ -94,4 +94,4 @@ def test_writing_replaces_all_or_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     checkpoint.write(path, b"new and longer")
     assert path.read_bytes() == b"new and longer"
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert sorted(os.listdir(tmp_path)) == [".tlx-made", "result.json"]

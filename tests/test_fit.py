@@ -111,6 +111,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
         np.testing.assert_array_equal(a, b)
     assert mend(first.folder) is None
     assert sorted(path.name for path in first.folder.iterdir()) == [
+        ".tlx-made",
         f"best-{best}.npz",
         "checkpoint.npz",
     ]

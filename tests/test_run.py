@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tlx import ownership
 from tlx import run as room
 from tlx.augment import Standard
 from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import own
-from tlx.errors import DataError, ModelError
+from tlx.errors import DataError, ModelError, TlxError
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import last_layers
@@ -26,7 +27,7 @@ from tlx.run import Run, evaluate, reopen, train
 
 SPLITS = ("train", "train", "train", "validation", "train", "test")
 FILES = {
-    *("checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
+    *(".tlx-made", "checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
     *("pictures", "result.json", "run.log", "tensorboard", "test.jpg"),
 }
 
@@ -187,18 +188,22 @@ def test_an_interrupted_run_goes_on(trained, experiment, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device here that is always full")
-def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, experiment, tmp_path):
+def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, experiment, tmp_path, monkeypatch):
     folder, result, _ = trained
+    partial = ownership.partial
+
+    def full(path):
+        return Path("/dev/full") if path.name == "checkpoint.npz" else partial(path)
 
     class Filling(Listener):
         def look(self, number, *rest):
             super().look(number, *rest)
             if number == 1:
-                (tmp_path / ".checkpoint.npz.partial").symlink_to("/dev/full")
+                monkeypatch.setattr(ownership, "partial", full)
 
     with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint\.npz'"):
         train(experiment(), tmp_path, "", Filling())
-    (tmp_path / ".checkpoint.npz.partial").unlink()
+    monkeypatch.undo()
     listener = Listener()
     assert train(experiment(), tmp_path, "", listener)["metrics"] == result["metrics"]
     assert [number for number, _, _ in listener.looks] == [2, 3]
@@ -243,6 +248,17 @@ def test_a_reopened_detector_is_judged_alike(trained, experiment):
     assert validated["split"] == "validation"
     for name in ("AP", "AP50", "AR"):
         assert validated["metrics"]["values"][name] == pytest.approx(result["validation"]["values"][name], abs=1e-6)
+
+
+def test_a_run_of_before_tlx_kept_lists_is_judged_and_nothing_in_it_changes(trained, experiment, tmp_path):
+    old = Path(shutil.copytree(trained[0], tmp_path / "old"))
+    (old / ownership.MARKER).unlink()
+    (old / "test.jpg").write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in old.rglob("*")}
+    assert evaluate(experiment(), old)["metrics"] == trained[1]["metrics"]
+    with pytest.raises(TlxError, match="made before it kept a list"):
+        train(experiment(), old, "", Listener())
+    assert {path: path.is_file() and path.read_bytes() for path in old.rglob("*")} == before
 
 
 def test_a_reopened_detector_does_not_train(trained, experiment):

@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from tlx import ownership
 from tlx.errors import TlxError
 
 _DIGEST = 32
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a file so that a crash at any moment leaves the old content or the new, never a part.
+
+    Raises:
+      TlxError: a file of that name is there that tlx did not write.
+    """
+    ownership.claim(path)
+    partial = ownership.partial(path)
     try:
         partial.write_bytes(data)
         settle(partial, path)
@@ -42,8 +48,7 @@ def _sync(path: Path) -> None:
 def keep(path: Path, under: Path) -> None:
     """Keep a file under a second name as well, in place of what had that name, when the first one is written anew."""
     if path.exists():
-        under.unlink(missing_ok=True)
-        os.link(path, under)
+        os.link(path, ownership.fresh(under))
 
 
 def save(path: Path, variables: Sequence[Any], notes: Any) -> None:

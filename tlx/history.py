@@ -1,14 +1,16 @@
 """What is known about a run so far, and how that outlasts its process."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
 from tlx.errors import TlxError
 from tlx.learner import Learner
 
 _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
+_BEST_FORM = re.compile(r"best-\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: 
             checkpoint.save(_best(folder, seen), learner.model_state, None)
     history.seconds = seconds
     if (folder / _LAST).exists():
+        ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _LAST).replace(folder / _BEFORE)
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
     _tidy(folder, {_best(folder, look) for look in (before, history.best) if look})
@@ -61,8 +64,8 @@ def _best(folder: Path, look: Look) -> Path:
 
 
 def _tidy(folder: Path, wanted: set[Path]) -> None:
-    for path in set(folder.glob(_BEST.format("*"))) - wanted:
-        path.unlink()
+    for path in {path for path in folder.iterdir() if _BEST_FORM.fullmatch(path.name)} - wanted:
+        ownership.discard(path)
 
 
 def mend(folder: Path) -> str | None:
@@ -73,12 +76,14 @@ def mend(folder: Path) -> str | None:
     """
     if not (folder / _LAST).exists() and (folder / _BEFORE).exists():
         # It ended between two names.
+        ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _BEFORE).replace(folder / _LAST)
     try:
         checkpoint.notes(folder / _LAST)
     except TlxError as error:
         if not (folder / _BEFORE).exists():
             raise
+        ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _BEFORE).replace(folder / _LAST)
         return f"{str(error).partition(';')[0]}; the run goes on from the checkpoint before it"
     return None
@@ -87,7 +92,7 @@ def mend(folder: Path) -> str | None:
 def take_best(folder: Path, learner: Learner, history: History) -> None:
     """Give the learner the weights of the best look, at the end of a run, which needs no other checkpoint any more."""
     checkpoint.load(_best(folder, history.best), learner.model_state)
-    (folder / _BEFORE).unlink(missing_ok=True)
+    ownership.discard(folder / _BEFORE)
     _tidy(folder, {_best(folder, history.best)})
 
 

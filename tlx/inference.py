@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint, config
+from tlx import checkpoint, config, ownership
 from tlx.config import Experiment
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import SUFFIXES, open_image
@@ -27,7 +27,9 @@ def predict_pictures(
 
     Raises:
       DataError: a path does not exist, or a folder holds no picture.
+      TlxError: `target` holds what tlx did not make.
     """
+    ownership.take(target, "predictions")
     given = experiment.trees["run"].arguments
     size = experiment.value("run.image_size")
     height_width = (size, size) if isinstance(size, int) else size
@@ -38,11 +40,12 @@ def predict_pictures(
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
     found = predict(detector, cut, pictures) if examples else []
-    target.mkdir(parents=True, exist_ok=True)
+    drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
+    ownership.claim(*drawings)
     errors, task = [row["error"] for row in listed], task_of(detector.task)
-    for number, (example, seen) in enumerate(zip(examples, found, strict=True)):
-        drawn = target / f"{number:04d}-{example.image.stem}.jpg"
-        task.draw(open_image(example.image), seen, None, detector.classes, min_score).save(drawn, quality=90)
+    for drawn, example, seen in zip(drawings, examples, found, strict=True):
+        picture = task.draw(open_image(example.image), seen, None, detector.classes, min_score)
+        picture.save(ownership.fresh(drawn), quality=90)
         size = {"width": example.width, "height": example.height}
         told = task.to_json(seen, detector.classes)
         listed.append({"image": str(example.image), **size, "drawn": drawn.name, **told})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import checkpoint, freeze
+from tlx import checkpoint, freeze, ownership
 from tlx import memory as usage
 from tlx.augment import Augmentation, Standard
 from tlx.data.dataset import Dataset
@@ -170,7 +170,8 @@ def assemble(run: Run, devices: Devices) -> tuple[Detector, Frozen]:
 
 def save_weights(detector: Detector, folder: Path) -> None:
     """Write the detector's weights so that a crash leaves the old file or the new one."""
-    partial = folder / f"partial-{WEIGHTS}"
+    partial = ownership.fresh(folder / f"partial-{WEIGHTS}")
+    ownership.claim(folder / WEIGHTS)
     if shutil.disk_usage(folder).free < _ROOM * sum(v.numpy().nbytes for v in detector.model.variables):
         # The library that writes them takes the whole process down where a disk is full.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
@@ -204,7 +205,8 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
     found = predict(detector, parts, dataset, min(at_once, fits))
-    keep_pictures(folder, split, dataset, found)
+    if ownership.kind(folder):
+        keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
 
 
@@ -242,7 +244,7 @@ def describe(data: Splits, folder: Path, config: str) -> str:
     Raises:
       DataError: the folder holds a run on other data.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    ownership.take(folder, "run")
     fingerprint = data.fingerprint()
     before = folder / "data.json"
     if before.exists() and json.loads(before.read_text())["fingerprint"] != fingerprint:

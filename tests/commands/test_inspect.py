@@ -55,7 +55,7 @@ def test_a_folder_is_inspected_and_a_page_written(scenes, tmp_path):
     assert code in (0, 1)
     assert "scenes: voc, 12 images" in output
     assert {p.name for p in (tmp_path / "runs/inspect-scenes").iterdir()} == {
-        *("index.html", "sheet.png", "inspection.json"),
+        *(".tlx-made", "index.html", "sheet.png", "inspection.json"),
     }
 
 

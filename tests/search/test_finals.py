@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tlx import config
+from tlx import checkpoint, config, ownership
 from tlx.commands import experiment as commands
 from tlx.commands import search as search_command
-from tlx.errors import ConfigError, TrainingError
+from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.evaluate import SIZES
 from tlx.search import finals, study
 from tlx.search.storage import identity
@@ -172,20 +172,35 @@ def test_a_winner_whose_folder_was_removed_cannot_be_judged(run, worker, tmp_pat
         run()
 
 
-@pytest.mark.parametrize("search", [True, False])
-def test_what_a_folder_may_take_can_change_and_what_it_holds_cannot(run, tmp_path, monkeypatch, search):
+@pytest.mark.parametrize("kind", ["search", "run"])
+def test_what_a_folder_may_take_can_change_and_what_it_holds_cannot(run, tmp_path, monkeypatch, kind):
     folder = tmp_path / "run"
-    (folder / "trials" if search else folder).mkdir(parents=True)
-    (folder / "config.gin").write_text(config.load([run.gin]).text())
+    ownership.take(folder, kind)
+    checkpoint.write(folder / "config.gin", config.load([run.gin]).text().encode())
     command(monkeypatch, folder)
     for binding in (
         *("search.trials = 9", "search.minutes = 5.0", "search.workers = 2"),
         *("memory.budget_gb = 2.0", "memory.margin = 1.5", "memory.probe = True"),
     ):
-        assert commands.run_dir(config.load([run.gin], [binding]), search) == folder
+        assert commands.run_dir(config.load([run.gin], [binding]), kind) == folder
     for binding in ("search.seed = 1", "fit.epochs = 7", "run.seed = 1"):
         with pytest.raises(ConfigError, match="holds another experiment"):
-            commands.run_dir(config.load([run.gin], [binding]), search)
+            commands.run_dir(config.load([run.gin], [binding]), kind)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["search", "run"])
+def test_a_folder_of_before_tlx_kept_lists_is_neither_gone_on_with_nor_removed(
+    run, tmp_path, monkeypatch, kind, overwrite
+):
+    folder = tmp_path / "run"
+    (folder / "trials").mkdir(parents=True)
+    (folder / "config.gin").write_text(config.load([run.gin]).text())
+    command(monkeypatch, folder)
+    monkeypatch.setattr(commands.FLAGS, "overwrite", overwrite)
+    with pytest.raises(TlxError, match=r"made before it kept a list of that \(config\.gin, trials\)"):
+        commands.run_dir(config.load([run.gin]), kind)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.gin", "trials"]
 
 
 def test_what_hosts_may_change_makes_no_new_study(run):

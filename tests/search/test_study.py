@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tlx import config
+from tlx import checkpoint, config
 from tlx.errors import TlxError, TrainingError
 from tlx.lock import only_process
 from tlx.search import storage, study
@@ -145,9 +145,8 @@ def scripted(monkeypatch, *answers):
     def do(self, task, bindings, hear, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("data.json", "environment.json"):
-            (folder / name).write_text("{}")
+            checkpoint.write(folder / name, b"{}")
         asked.append((task, bindings, folder))
         if task == "judge":
             return Outcome("done", {"split": "test", "metrics": metrics})
@@ -315,8 +314,8 @@ def test_a_second_driver_is_refused_with_the_first_ones_process(gin, tmp_path):
         run(gin, tmp_path / "run", Watcher())
 
 
-def test_a_lock_that_a_killed_driver_left_holds_nobody_up(gin, tmp_path, monkeypatch):
-    """Optuna's lock is a link; left behind, with a relative path, it made the next driver spin for ever."""
+def test_what_has_the_name_of_optunas_lock_holds_nobody_up_and_stays(gin, tmp_path, monkeypatch):
+    """A journal of one driver needs no such lock; one that was left behind made the next driver spin for ever."""
     scripted(monkeypatch)
     monkeypatch.chdir(tmp_path)
     run(gin, Path("run"), Watcher())
@@ -324,6 +323,7 @@ def test_a_lock_that_a_killed_driver_left_holds_nobody_up(gin, tmp_path, monkeyp
     os.symlink("run/study.journal", "run/study.journal.lock")
     os.symlink("run/study.journal", "run/study.journal.lock.rename")
     assert len(run(gin, Path("run"), Watcher())["trials"]) == 3
+    assert os.readlink("run/study.journal.lock") == os.readlink("run/study.journal.lock.rename") == "run/study.journal"
 
 
 def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tlx import config
+from tlx import checkpoint, config
 from tlx.errors import ConfigError
 from tlx.search import space, storage, study
 from tlx.work import attempts
@@ -76,9 +76,8 @@ def worker(monkeypatch):
         time.sleep(done["seconds"])
         if task == "train" and done["meet"]:
             done["meet"].wait(60)
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("data.json", "environment.json"):
-            (folder / name).write_text("{}")
+            checkpoint.write(folder / name, b"{}")
         score = float(values["fit.learning_rate"]) * 10 + 0.3 * int(values.get("run.seed", 0)) * (
             float(values["fit.learning_rate"]) == 0.002
         )
@@ -88,7 +87,7 @@ def worker(monkeypatch):
         metrics = {"AP": score, "AP50": score}
         result = {"split": split, "metrics": metrics, "micro_batch": micro}
         if task == "train":
-            (folder / "result.json").write_text(json.dumps(result))
+            checkpoint.write(folder / "result.json", json.dumps(result).encode())
         return Outcome("done", result)
 
     monkeypatch.setattr(Hand, "do", do)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tlx import config
+from tlx import checkpoint, config
 from tlx.errors import TrainingError
 from tlx.search import storage, study
 from tlx.work import attempts
@@ -49,12 +49,11 @@ def machine(tmp_path, monkeypatch):
             if micro > seen.fits:
                 seen.deaths.append(micro)
                 return Outcome("memory", "signal 9")
-        folder.mkdir(parents=True, exist_ok=True)
         score = float(dict(b.split(" = ") for b in bindings)["fit.learning_rate"])
         result = {"split": "validation", "metrics": {"AP": score, "AP50": score}, "micro_batch": micro}
         for name in ("data.json", "environment.json"):
-            (folder / name).write_text("{}")
-        (folder / "result.json").write_text(json.dumps(result))
+            checkpoint.write(folder / name, b"{}")
+        checkpoint.write(folder / "result.json", json.dumps(result).encode())
         return Outcome("done", result)
 
     monkeypatch.setattr(Hand, "do", do)

@@ -153,9 +153,14 @@ def test_what_a_library_leaves_in_the_temporary_folder_goes_with_the_worker(tmp_
     real = Hand(tmp_path / "none.gin", False, tmp_path / "worker.log", Limit(10_000 * MEGABYTE, "the test"))
     # There is no such file, which the worker says; it lives on.
     assert real.do("train", []).kind == "refused"
-    assert list(tmp_path.glob(".worker.log.*")) == [scratch(real.log, real._process.pid)]
+    (tmp_path / f".worker.log.{real._process.pid}").mkdir()
+    (made,) = tmp_path.glob(".worker.log.*-*")
+    assert made.name.startswith(scratch(real.log, real._process.pid))
+    strange = tmp_path / f"{scratch(real.log, real._process.pid)}notes"
+    strange.mkdir()
     real.stop()
-    assert not list(tmp_path.glob(".worker.log.*"))
+    assert not made.exists()
+    assert len(list(tmp_path.glob(".worker.log.*"))) == 2
 
 
 def test_pages_of_files_do_not_count(hand, tmp_path):

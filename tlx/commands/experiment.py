@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from rich.text import Text
 
-from tlx import config
+from tlx import config, ownership
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.devices import cluster
 from tlx.errors import ConfigError, TlxError
@@ -18,7 +18,7 @@ from tlx.lock import only_process
 
 flags.DEFINE_multi_string("gin_file", [], "A gin file; may be repeated, later ones override earlier ones.")
 flags.DEFINE_string("run_dir", None, "Where results go; by default runs/ and the experiment's name.")
-flags.DEFINE_bool("overwrite", False, "Remove what is in --run_dir and begin anew.")
+flags.DEFINE_bool("overwrite", False, "Remove what tlx wrote to --run_dir, and begin anew.")
 
 
 def load(arguments: list[str]) -> config.Experiment:
@@ -29,28 +29,35 @@ def load(arguments: list[str]) -> config.Experiment:
     return config.load(files, FLAGS.gin_bindings, FLAGS.allow_imports)
 
 
-def run_dir(experiment: config.Experiment, search: bool) -> Path:
-    """Return the folder for results, which is new, or holds the same experiment, to be gone on with."""
+def run_dir(experiment: config.Experiment, kind: ownership.Kind) -> Path:
+    """Return the folder for results, which is new, or holds the same experiment, to be gone on with.
+
+    Of what is in it, --overwrite removes what tlx wrote there, and nothing else.
+    """
     folder = Path(FLAGS.run_dir or Path("runs") / experiment.name)
     if experiment.value("fit.strategy") == "multi_worker":
         folder = cluster().folder(folder)
     before = folder / "config.gin"
-    if FLAGS.overwrite and before.exists():
+    found = ownership.kind(folder)
+    if FLAGS.overwrite and found in ("run", "search"):
         with only_process(folder):
-            shutil.rmtree(folder)
+            if left := ownership.clear(folder, kind):
+                text = f"{folder}: left as they are, since tlx did not write them: {ownership.shown(left)}"
+                CONSOLE.print(Text(text), soft_wrap=True)
+    elif {kind, found} == {"run", "search"}:
+        raise ConfigError(f"{folder} holds a {'run of tlx train' if found == 'run' else 'search'}; {_ANOTHER}")
+    ownership.take(folder, kind)
     if not before.exists():
         return folder
-    another = "give another --run_dir, or --overwrite to remove it"
-    if (folder / "trials").exists() != search:
-        raise ConfigError(f"{folder} holds a {'run of tlx train' if search else 'search'}; {another}")
     if _lasting(before.read_text()) != _lasting(experiment.text()):
-        raise ConfigError(f"{folder} holds another experiment; {another}")
+        raise ConfigError(f"{folder} holds another experiment; {_ANOTHER}")
     if (folder / "result.json").exists():
-        does = "goes on only if it may have more trials or time" if search else "only judges it again"
+        does = "goes on only if it may have more trials or time" if kind == "search" else "only judges it again"
         CONSOLE.print(f"{folder} is finished already; this {does} (--overwrite begins anew)", soft_wrap=True)
     return folder
 
 
+_ANOTHER = "give another --run_dir, or --overwrite to remove what tlx wrote there"
 # How far a search goes, and how much of the machine it or a run may take: this may be another each time.
 _PASSING = re.compile(r"(# )?(search\.(trials|minutes|workers)|memory\.\w+) = ")
 
@@ -66,6 +73,7 @@ def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     folder = Path(arguments[0])
     if not (folder / "result.json").exists():
         raise TlxError(f"{folder} is no finished run: it has no result.json")
+    notice_unlisted(folder)
     best = json.loads((folder / "result.json").read_text()).get("best")
     # Not the winning trial's own configuration: a trial is told to keep away from the test split.
     bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
@@ -73,6 +81,12 @@ def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     if best and not (folder / best["folder"]).exists():
         raise TlxError(f"the best trial's folder, {folder / best['folder']}, is not here{_on(best)}")
     return folder / best["folder"] if best else folder, experiment
+
+
+def notice_unlisted(folder: Path) -> None:
+    """Say so where a folder was made before tlx kept a list of what it made."""
+    if ownership.kind(folder) is None:
+        CONSOLE.print(f"{folder} has no {ownership.MARKER}: it is read, and nothing in it is changed", soft_wrap=True)
 
 
 def _on(best: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from absl import flags
 from rich.console import Console
 from rich.text import Text
 
-from tlx import config, registry
+from tlx import config, ownership, registry
 from tlx.commands.reading import bound, reader_for
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.data.dataset import Dataset
@@ -82,9 +82,11 @@ def _inspect(arguments: list[str]) -> int:
     from tlx.report.inspection import inspect  # noqa: PLC0415
 
     path = existing(arguments[0], "auto")
+    # Before anything that takes long.
     if FLAGS.fix:
-        # Before anything that takes long.
         refuse_taken(Path(FLAGS.fix).expanduser())
+    if FLAGS.out:
+        ownership.check(Path(FLAGS.out), "inspection")
     with Terminal(Console(stderr=True)) as terminal, watched_by(partial(terminal.progress, "looking at pictures")):
         read = _read(path)
         root = path if isinstance(read.data, Dataset) else None

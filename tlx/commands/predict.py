@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 from rich.text import Text
 
+from tlx import ownership
 from tlx.commands.experiment import trained
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import TlxError
@@ -28,6 +29,7 @@ def predict(arguments: list[str]) -> None:
     from tlx.inference import predict_pictures  # noqa: PLC0415
 
     target = Path(FLAGS.run_dir or folder / "predictions")
+    ownership.take(target, "predictions", within=folder if not FLAGS.run_dir and ownership.kind(folder) else None)
     count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
     for error in errors:
         CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)

@@ -47,7 +47,7 @@ def search(arguments: list[str]) -> None:
     if FLAGS.study_name and not FLAGS.storage:
         raise ConfigError("--study_name names a study in --storage; give that as well")
     shared = server()
-    folder = run_dir(experiment, search=True)
+    folder = run_dir(experiment, "search")
     with Terminal(CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
     _print_best(experiment, result, folder)

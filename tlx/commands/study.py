@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlx import config
+from tlx.commands.experiment import notice_unlisted
 from tlx.commands.shared import CONSOLE, FLAGS, server
 from tlx.errors import ConfigError, TlxError
 from tlx.registry import commands
@@ -32,6 +33,7 @@ def study(arguments: list[str]) -> None:
 
     folder = Path(arguments[0])
     kept = read_study(folder, server())
+    notice_unlisted(folder)
     trials = rows(kept)
     CONSOLE.print(trials_table(trials))
     if shares := importances(kept):

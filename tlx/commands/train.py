@@ -19,7 +19,7 @@ def train(arguments: list[str]) -> None:
     holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
     """
     experiment = load(arguments)
-    folder = run_dir(experiment, search=False)
+    folder = run_dir(experiment, "run")
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
     from tlx.work.attempts import train as train_run  # noqa: PLC0415
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tlx import ownership
 from tlx.data.dataset import Example, Finding
 from tlx.data.images import open_image
 from tlx.data.targets import Boxes
@@ -179,8 +180,12 @@ def _text(value: object) -> str:
 
 
 def write(inspection: Inspection, folder: Path, content: str) -> None:
-    """Write index.html, sheet.png and inspection.json (`content`) to a folder, in place of those of before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "inspection.json").write_text(content, encoding="utf-8")
-    (folder / "index.html").write_text(page(inspection), encoding="utf-8")
-    contact(inspection).save(folder / "sheet.png")
+    """Write index.html, sheet.png and inspection.json (`content`) to a folder, in place of those of before.
+
+    Raises:
+      TlxError: the folder holds what tlx did not make.
+    """
+    ownership.take(folder, "inspection")
+    ownership.fresh(folder / "inspection.json").write_text(content, encoding="utf-8")
+    ownership.fresh(folder / "index.html").write_text(page(inspection), encoding="utf-8")
+    contact(inspection).save(ownership.fresh(folder / "sheet.png"))

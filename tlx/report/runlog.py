@@ -1,6 +1,7 @@
 """What a run tells while it goes on: to its listener, to TensorBoard, and as pictures."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from tlx import memory
+from tlx import memory, ownership
 from tlx.data.dataset import Dataset
 from tlx.data.images import open_image
 from tlx.report.pictures import contact_sheet
@@ -49,7 +50,7 @@ class RunLog(contextlib.AbstractContextManager):
 
     def note(self, text: str) -> None:
         """Keep text in `run.log` alone."""
-        with (self.folder / "run.log").open("a") as file:
+        with os.fdopen(ownership.opened(self.folder / "run.log", os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(text + "\n")
 
     def look(
@@ -69,11 +70,10 @@ class RunLog(contextlib.AbstractContextManager):
 
 def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:
     """Write pictures of final predictions to a run's folder: each by itself, and all on one sheet."""
-    (folder / "pictures").mkdir(exist_ok=True)
     pictures = sample(dataset, found, _SHOWN)
     for number, picture in enumerate(pictures):
-        picture.save(folder / "pictures" / f"{split}-{number:02d}.jpg", quality=90)
-    contact_sheet(pictures).save(folder / f"{split}.jpg", quality=90)
+        picture.save(ownership.fresh(folder / "pictures" / f"{split}-{number:02d}.jpg"), quality=90)
+    contact_sheet(pictures).save(ownership.fresh(folder / f"{split}.jpg"), quality=90)
 
 
 def sample(dataset: Dataset, found: Sequence[Any], count: int) -> list[Image.Image]:

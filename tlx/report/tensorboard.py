@@ -13,6 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from tlx import ownership
+
 # TensorBoard loads every picture into memory; a larger one is shrunk to this longest side, in pixels.
 LARGEST = 1024
 
@@ -29,10 +31,10 @@ class Board:
     """
 
     def __init__(self, folder: Path, first_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names, so a later one must sort later.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         self.path = folder / f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}"
+        ownership.claim(self.path)
         self._writer = RecordWriter(self.path.open("xb"))
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))

@@ -1,14 +1,13 @@
 """The end of a search: the best few once more with other seeds, the winner judged, and the study summed up."""
 
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
 from tlx.config import Experiment
 from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
@@ -108,7 +107,7 @@ def _write(
     result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
     for name in ("environment.json", "data.json"):
         if (folder / best["folder"] / name).exists():
-            shutil.copy(folder / best["folder"] / name, folder / name)
+            checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
 
@@ -131,6 +130,7 @@ def _repeat(
         for more in range(1, search.repeat):
             display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
             place = folder / "repeats" / f"{row['trial']:04d}-{more}"
+            ownership.take(place, "run", within=folder)
             bindings = [*row["bindings"], binding("run.seed", seed + more)]
             metrics = _again(bindings, search.metric, place, attempts, display)
             # It trained with another seed: a configuration that now and then fails is as bad as its failures.

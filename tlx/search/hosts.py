@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
 from tlx.config import Experiment
 from tlx.errors import ConfigError, TrainingError
 from tlx.search.postgresql import Server
@@ -41,6 +41,7 @@ class Alone:
             raise ConfigError(
                 f"{folder} takes part in a search that {where} keeps; give --storage, or another --run_dir"
             )
+        ownership.claim(folder / JOURNAL)
         mend(folder / JOURNAL)
         self._keep(folder, journal(folder))
 

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
 from tlx.config import Experiment, build
 from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
@@ -166,6 +166,7 @@ class Study:
             bindings = [binding(name, value) for name, value in self.space.propose(trial).items()]
             trial.set_user_attr("bindings", bindings)
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
+        ownership.take(self.folder / place(trial), "run", within=self.folder)
         begun = time.monotonic()
         outcome = attempts.train(
             bindings, self.folder / place(trial), fixed_bindings(self.search.metric), self._hears(trial)
@@ -277,8 +278,7 @@ def search(
       ConfigError: the folder or the study is another experiment's.
       TrainingError: a trial cannot be run as it is configured, or too many were lost.
     """
+    ownership.take(folder, "search")
     with only_process(folder), server.told() if server else contextlib.nullcontext():
-        # A host may end without having had a trial; what its folder is for, this tells.
-        (folder / "trials").mkdir(exist_ok=True)
         checkpoint.write(folder / _CONFIG, experiment.text().encode())
         return Study(experiment, settings, hosts.host(experiment, folder, server, study_name), display).run()

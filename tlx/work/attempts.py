@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint, gpu
+from tlx import checkpoint, gpu, ownership
 from tlx.config import Experiment, build, given
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.memory import Limit, Memory
@@ -185,7 +185,7 @@ def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str,
       TrainingError: it cannot be trained as it is configured, or the worker died for another reason than memory.
       TlxError: what only the user can mend.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    ownership.take(folder, "run")
     checkpoint.write(folder / "config.gin", experiment.text().encode())
     settings = build(experiment.trees["run"].arguments["memory"])
     attempts = Attempts(experiment, settings, folder / "config.gin", folder / "worker.log")

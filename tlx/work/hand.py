@@ -4,7 +4,6 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import resource
-import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import gpu, memory
+from tlx import gpu, memory, ownership
 from tlx.memory import Limit
 from tlx.work import worker
 from tlx.work.verdict import Death, is_near, wants_memory
@@ -156,7 +155,7 @@ class Hand:
 
     def _bury(self, process: Any) -> None:
         process.join()
-        shutil.rmtree(worker.scratch(self.log, process.pid), ignore_errors=True)
+        ownership.sweep(self.log.parent, worker.scratch(self.log, process.pid))
         if self._process is process:
             self._process = None
 

@@ -8,7 +8,8 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tlx import checkpoint
+from tlx import checkpoint, ownership
+from tlx.errors import TlxError
 from tlx.lock import locked
 from tlx.predict import BATCH
 
@@ -62,9 +63,9 @@ class Ledger:
 
     def put(self, key: str, need: Need, what: str) -> None:
         """Remember a need; `what` says in words of which kind of run."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.file.with_suffix(".lock")):
+        with locked(self.file.with_name(f".tlx-{self.file.stem}.lock")):
             entries = self._read()
+            ownership.adopt(self.file)
             entries[key] = {"what": what, "need": asdict(need)}
             checkpoint.write(self.file, json.dumps({"format": _FORMAT, "entries": entries}, indent=1).encode())
 
@@ -79,8 +80,13 @@ class Ledger:
     def _read(self) -> dict[str, dict]:
         if not self.file.exists():
             return {}
-        content = json.loads(self.file.read_text())
-        return content["entries"] if content.get("format") == _FORMAT else {}
+        try:
+            content = json.loads(self.file.read_bytes())
+            format, entries = content["format"], dict(content["entries"])
+        except (ValueError, TypeError, KeyError):
+            what = "is not where tlx remembers what training takes, and is left as it is"
+            raise TlxError(f"{self.file} {what}: move it elsewhere") from None
+        return entries if format == _FORMAT else {}
 
 
 def kind(what: str) -> str:

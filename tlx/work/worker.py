@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from tlx import config, memory, probe, run
+from tlx import config, memory, ownership, probe, run
 from tlx.data.survey import watched_by
 from tlx.errors import MisfitError, TlxError, TrainingError, of_system
 from tlx.lazy import keras
@@ -54,11 +54,10 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
     # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # It is always ended by a kill, and so cannot clean up what libraries leave in the temporary folder.
-    temporary = scratch(log, os.getpid())
-    temporary.mkdir(exist_ok=True)
+    temporary = ownership.scratch(log.parent, scratch(log, os.getpid()))
     tempfile.tempdir = str(temporary)
     threading.Thread(target=_die_with_parent, args=(temporary,), daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = ownership.opened(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     kept: dict[str, Any] = {}
@@ -74,9 +73,9 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
         memory.give_back()
 
 
-def scratch(log: Path, process: int) -> Path:
-    """Return the folder for temporary files of a worker process that logs to `log`; its parent removes it."""
-    return log.with_name(f".{log.name}.{process}")
+def scratch(log: Path, process: int) -> str:
+    """Return how the name of the folder begins that has a worker process's temporary files; its parent removes it."""
+    return f".{log.name}.{process}-"
 
 
 def _answer(

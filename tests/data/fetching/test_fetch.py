@@ -158,7 +158,7 @@ def numbered(urls):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != "process.lock")
+    return sorted(path.name for path in folder.iterdir() if path.name not in (".tlx-made", ".tlx.lock"))
 
 
 def test_a_manifest_is_fetched_once_and_then_read(tmp_path, secure, network, limits):
@@ -413,7 +413,7 @@ def test_a_killed_download_goes_on(tmp_path, plain, network, limits, number):
         child.kill()
         child.wait()
     gate.set()
-    assert bool(list(tmp_path.glob(".tlx-*"))) == (number == signal.SIGKILL)
+    assert bool(list(tmp_path.glob(".tlx-partial-*"))) == (number == signal.SIGKILL)
     with index.open("ab") as file:
         file.write(b'{"url": "torn')
     plain.asked.clear()
@@ -441,24 +441,49 @@ def test_a_folder_that_is_in_use_or_leads_elsewhere_is_refused(tmp_path, network
     with only_process(tmp_path / "used"), pytest.raises(TlxError, match="in use"):
         fetch({}, tmp_path / "used", limits(), network)
     (tmp_path / "mine").write_text("precious")
-    for name in ("index.jsonl", "process.lock"):
+    for name in ("index.jsonl", ".tlx.lock"):
         folder = tmp_path / f"of {name}"
         folder.mkdir()
         (folder / name).symlink_to(tmp_path / "mine")
-        with pytest.raises(DataError, match="is a link"):
+        with pytest.raises(TlxError, match=f"holds what tlx did not make.*{name}"):
+            fetch({}, folder, limits(), network)
+        (folder / name).unlink()
+        fetch({}, folder, limits(), network)
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(TlxError, match="is a link"):
             fetch({}, folder, limits(), network)
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_a_planted_link_is_replaced_not_followed(tmp_path, plain, network, limits):
+def test_what_has_an_images_name_costs_that_image_and_stays(tmp_path, plain, network, limits):
     (tmp_path / "mine").write_text("precious")
     folder = tmp_path / "out"
-    folder.mkdir()
+    fetch({}, folder, limits(), network)
     (folder / "fine.png").symlink_to(tmp_path / "mine")
-    url = f"http://good.test:{plain.port}/fine.png"
-    assert fetch(numbered([url]), folder, limits(allow_http=True), network).fetched == 1
+    (folder / "b.png").write_text("mine, too")
+    (folder / ".tlx-partial-notes").mkdir()
+    for name in ("b", "c"):
+        serve(plain, f"/{name}.png")
+    urls = [f"http://good.test:{plain.port}/{name}.png" for name in ("fine", "b", "c")]
+    outcome = fetch(numbered(urls), folder, limits(allow_http=True), network)
+    assert [(failure.line, failure.cause) for failure in outcome.failed] == [(2, "name taken"), (3, "name taken")]
+    assert outcome.fetched == 1
+    assert (folder / "fine.png").readlink() == tmp_path / "mine"
     assert (tmp_path / "mine").read_text() == "precious"
-    assert (folder / "fine.png").read_bytes() == PNG
+    assert (folder / "b.png").read_text() == "mine, too"
+    assert (folder / ".tlx-partial-notes").exists()
+
+
+def test_a_folder_that_was_downloaded_before_tlx_kept_lists_is_gone_on_with(tmp_path, plain, network, limits):
+    url = f"http://good.test:{plain.port}/fine.png"
+    fetch(numbered([url]), tmp_path, limits(allow_http=True), network)
+    for name in (".tlx-made", ".tlx.lock"):
+        (tmp_path / name).unlink()
+    (tmp_path / "process.lock").write_text("1")
+    again = fetch(numbered([url]), tmp_path, limits(allow_http=True), network)
+    assert (again.fetched, again.there) == (0, 1)
+    assert files(tmp_path) == ["fine.png", "index.jsonl", "process.lock"]
 
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"]

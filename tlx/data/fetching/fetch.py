@@ -6,13 +6,14 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from tlx import ownership
 from tlx.data.dataset import Finding
 from tlx.data.fetching.download import Budget, Watch, download
 from tlx.data.fetching.naming import choose_stems, suffix_of
@@ -24,7 +25,7 @@ from tlx.errors import DataError
 from tlx.lock import only_process
 
 _WORKERS = 6
-_PARTIAL = ".tlx-"
+_PARTIAL = ".tlx-partial-"
 _PATIENCE = 3.0
 
 
@@ -105,27 +106,22 @@ def fetch(
       report: is told (done, total) after each image.
 
     Raises:
-      DataError: the folder cannot safely be written to.
-      TlxError: another process is filling it.
+      TlxError: the folder holds what tlx did not make, or another process is filling it.
       OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (fetched.INDEX, "process.lock"):
-        if (folder / name).is_symlink():
-            raise DataError(f"{folder / name}: is a link, which nothing is written through; remove it")
+    _adopt(folder)
+    ownership.take(folder, "images")
     with only_process(folder):
-        for left_over in folder.glob(f"{_PARTIAL}*"):
-            left_over.unlink()
+        ownership.sweep(folder, _PARTIAL)
         index = fetched.load(folder).entries
         missing = [url for url in lines if url not in index or not _is_there(folder, index[url])]
         outcome = Outcome(folder, there=len(lines) - len(missing))
         stems = {url: Path(entry.file).stem for url, entry in index.items()}
         stems |= choose_stems([url for url in missing if url not in index], stems.values())
         report(outcome.there, len(lines))
-        with _appending(folder / fetched.INDEX) as file:
-            for url, result in _Downloads(folder, limits, network or Network()).results(
-                {url: stems[url] for url in missing}
-            ):
+        results = _results(folder, {url: stems[url] for url in missing}, limits, network or Network())
+        with _appending(folder / fetched.INDEX) as file, closing(results):
+            for url, result in results:
                 if isinstance(result, Entry):
                     _append(file, result)
                     outcome.fetched += 1
@@ -139,6 +135,22 @@ def fetch(
     return outcome
 
 
+def _adopt(folder: Path) -> None:
+    """Take over what was downloaded before tlx kept lists: the index and its checksums prove it."""
+    if ownership.kind(folder) is None and (entries := fetched.load(folder).entries.values()):
+        proven = (folder / entry.file for entry in entries if _is_there(folder, entry))
+        ownership.adopt(folder / fetched.INDEX, *proven, kind="images")
+
+
+def _results(
+    folder: Path, stems: dict[str, str], limits: Limits, network: Network
+) -> Iterator[tuple[str, Entry | Exception]]:
+    try:
+        yield from _Downloads(folder, ownership.scratch(folder, _PARTIAL), limits, network).results(stems)
+    finally:
+        ownership.sweep(folder, _PARTIAL)
+
+
 def _is_there(folder: Path, entry: Entry) -> bool:
     file = folder / entry.file
     return file.is_file() and not file.is_symlink() and file_hash(file) == entry.sha256
@@ -146,7 +158,7 @@ def _is_there(folder: Path, entry: Entry) -> bool:
 
 @contextmanager
 def _appending(index: Path) -> Iterator[BinaryIO]:
-    with index.open("ab+") as file:
+    with os.fdopen(ownership.opened(index, os.O_RDWR | os.O_APPEND), "ab+") as file:
         # A kill may have torn the last line; the next one must not continue it.
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -166,6 +178,7 @@ class _Downloads:
     """Downloads into one folder, a few at a time."""
 
     folder: Path
+    work: Path
     limits: Limits
     network: Network
 
@@ -204,7 +217,7 @@ class _Downloads:
                 worker.join(_PATIENCE)
 
     def _one(self, url: str, stem: str) -> Entry:
-        number, name = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+        number, name = tempfile.mkstemp(dir=self.work)
         partial = Path(name)
         try:
             with os.fdopen(number, "wb") as file:
@@ -217,6 +230,11 @@ class _Downloads:
                 _refuse_no_image(partial, got.content_type)
             with partial.open("rb") as file:
                 target = self.folder / (stem + suffix_of(file.read(16)))
+            if os.path.lexists(target) and not ownership.owns(target):
+                raise RefusedError(
+                    "name taken", f"{target} was not downloaded by tlx, and is left as it is; move it away"
+                )
+            ownership.claim(target)
             partial.chmod(0o644)
             partial.replace(target)
         finally:
