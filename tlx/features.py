@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tlx.data.images import file_hash
+from tlx.engines.engine import Engine
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
 from tlx.featurestore import TakenError, lease
 from tlx.lazy import keras, tf
@@ -103,10 +105,11 @@ def source(
     settings: Features,
     report: Callable[[str, int, int], None] = lambda *_: None,
     batch: int = _BATCH,
+    engine: Engine = TensorFlow(),
 ) -> Source:
     """Return a source of the boundary's features for all views, computing and keeping them where that is allowed.
 
-    They are computed for `batch` pictures at once. `report` is told ("caching features", done, total) as
+    They are computed by `engine`, for `batch` pictures at once. `report` is told ("caching features", done, total) as
     work goes on.
     """
     if refusal := why_not(views, cut, settings):
@@ -116,10 +119,10 @@ def source(
     try:
         stored = lease(
             settings.folder.expanduser(),
-            _key(views, cut, settings),
+            _key(views, cut, settings, engine.key),
             Layout(views.count, tuple(cut.shapes), settings.dtype),
             pictures,
-            lambda missing: _computed([index_of[p] for p in missing], views, cut, settings, batch, report),
+            lambda missing: _computed([index_of[p] for p in missing], views, cut, settings, batch, engine, report),
             settings.cap_gb * 1e9,
         )
     except TakenError as error:
@@ -145,16 +148,17 @@ def _computed(
     cut: Cut,
     settings: Features,
     batch: int,
+    engine: Engine,
     report: Callable[[str, int, int], None],
 ) -> Iterator[list[np.ndarray]]:
     """Yield the boundary's tensors for every view of these pictures, in order, in batches."""
     units = [(i, v) for i in indices for v in range(views.count)]
-    run = tf.function(lambda pictures: cut.start(tf.cast(pictures, tf.float32)))
+    forward = engine.compile(cut.prefix)
     done = 0
     for _, (pictures,), _ in batches(views.element, chunks(units, batch, batch)):
         # What is too large for the type becomes infinite, which is told in better words below.
         with np.errstate(over="ignore"):
-            arrays = [features.numpy().astype(settings.dtype) for features in run(pictures)]
+            arrays = [features.astype(settings.dtype, copy=False) for features in forward(pictures.numpy())]
         if not all(np.isfinite(array).all() for array in arrays):
             raise ModelError(
                 f"features after {cut.after} are too large for {settings.dtype}; use features.dtype = 'float32'"

@@ -3,6 +3,8 @@
 from typing import Any
 
 from tlx.data.dataset import Dataset
+from tlx.engines.engine import Compiled, Engine
+from tlx.engines.tensorflow import TensorFlow
 from tlx.features import Source, encoder
 from tlx.lazy import tf
 from tlx.learner import losses
@@ -15,17 +17,19 @@ BATCH = 16
 
 
 class Predictor:
-    """Runs a model, from features or from pictures, and returns what it sees."""
+    """Runs a model and returns what it sees; `forward`, if given, computes the boundary of the pictures of a source."""
 
-    def __init__(self, detector: Detector, cut: Cut, source: Source, batch: int = BATCH):
-        self.detector, self.cut, self.source, self.batch = detector, cut, source, batch
+    def __init__(
+        self, detector: Detector, cut: Cut, source: Source, batch: int = BATCH, forward: Compiled | None = None
+    ):
+        self.detector, self.cut, self.source, self.batch, self.forward = detector, cut, source, batch, forward
         self.run = tf.function(self._graph, reduce_retracing=True)
 
     def __call__(self) -> tuple[list[Any], dict[str, float]]:
         """Return the task's predictions for every picture of the source, and the mean losses by name."""
         views, found, totals = self.source.views, [], {}
         for units, inputs, targets in self.source.batches(views.units, self.batch):
-            arrays, sums = self.run(*self._padded(inputs, targets))
+            arrays, sums = self.run(*self._padded(self._boundary(inputs), targets))
             arrays = {name: array.numpy() for name, array in arrays.items()}
             for name, pair in sums.items():
                 totals[name] = totals.get(name, 0.0) + pair.numpy()[:, : len(units)].sum(1)
@@ -33,6 +37,11 @@ class Predictor:
                 one = {name: array[row] for name, array in arrays.items()}
                 found.append(views.task.prediction(one, views.view(index, number), views.dataset.examples[index]))
         return found, {f"loss/{name}": float(loss / max(weight, 1.0)) for name, (loss, weight) in totals.items()}
+
+    def _boundary(self, inputs: tuple) -> tuple:
+        if self.forward is None:
+            return inputs
+        return tuple(map(tf.convert_to_tensor, self.forward(inputs[0].numpy())))
 
     def _padded(self, *arrays: Any) -> Any:
         """Fill a short batch with copies of its first row, so that one graph serves all batches."""
@@ -47,8 +56,10 @@ class Predictor:
         return head.postprocess(head.predict(outputs)), {name: tf.stack(pair) for name, pair in found.items()}
 
 
-def predict(detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH) -> list[Any]:
+def predict(
+    detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH, engine: Engine = TensorFlow()
+) -> list[Any]:
     """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once."""
     views = Views(dataset, detector.size)
-    source = Source(views, views.element, encoder(cut, False), False, "")
-    return Predictor(detector, cut, source, batch)()[0]
+    source = Source(views, views.element, encoder(cut, True), False, "")
+    return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]

@@ -19,6 +19,8 @@ from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
 from tlx.devices import Devices, several
+from tlx.engines.engine import Engine
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ConfigError, DataError, TrainingError
 from tlx.evaluate.choose import default_evaluator
 from tlx.evaluate.evaluator import Evaluator
@@ -72,7 +74,8 @@ class Run:
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
     width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
     is validation. `evaluator` is the task's own where none is given, and `metric` the one of its metrics that
-    decides which weights of a run are kept; without it, that is the primary one. `precision` is what layers
+    decides which weights of a run are kept; without it, that is the primary one. `engine` computes what is only
+    computed forward: the frozen part. `precision` is what layers
     compute in; weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs
     with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views and their order.
     """
@@ -86,6 +89,7 @@ class Run:
     augment: Augmentation = Standard()
     evaluator: Evaluator | None = None
     metric: str | None = None
+    engine: Engine = TensorFlow()
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
     judge: Literal["test", "validation"] = "test"
@@ -153,7 +157,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
-    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset, predictor.batch)
+    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset, predictor.batch, run.engine)
     keep_pictures(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
@@ -204,7 +208,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits))
+    found = predict(detector, parts, dataset, min(at_once, fits), run.engine)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
@@ -275,9 +279,10 @@ def _fit(
 ) -> tuple[History, Predictor]:
     at_once = min(BATCH, micro or BATCH)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
-    train_source = source(views, parts, run.features, log.listener.progress, at_once)
+    train_source = source(views, parts, run.features, log.listener.progress, at_once, run.engine)
     log.say(train_source.note)
-    validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress, at_once)
+    looked_at = Views(run.data.validation, run.size)
+    validation = source(looked_at, parts, run.features, log.listener.progress, at_once, run.engine)
     predictor = Predictor(detector, parts, validation, at_once)
     latest: list[Any] = []
     metric = run.evaluator.metric(run.metric)

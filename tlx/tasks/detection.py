@@ -134,5 +134,22 @@ class Detection(Task):
             ]
         }
 
+    def results(
+        self, example: Example, number: int, prediction: Detections, classes: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return COCO's results, one for each detection, with the names of image and class beside their numbers.
+
+        Images are numbered from 0 in the order of the split in `data.json`, and classes from 1 in the order there;
+        "bbox" is (x_min, y_min, width, height) in pixels of the picture. Source: cocodataset.org, results format.
+        """
+        corners = prediction.boxes.astype(np.float64)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        image = {"image_id": number, "file_name": example.image.name}
+        rows = zip(boxes, prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+        return [
+            {**image, "category_id": label + 1, "category": classes[label], "bbox": box, "score": score}
+            for box, score, label in rows
+        ]
+
     def check(self, patient: Patient) -> Iterator[Finding]:
         return check_boxes(patient)

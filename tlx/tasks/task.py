@@ -69,6 +69,10 @@ class Task(ABC):
     def to_json(self, prediction: Any, classes: Sequence[str]) -> dict[str, Any]:
         """Return a prediction as values that JSON can hold, for the picture's row in `predictions.json`."""
 
+    def results(self, example: Example, number: int, prediction: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of a picture, the `number`-th of its split, in `predictions-SPLIT.json`: by default, one."""
+        return [{"image": example.image.name, **self.to_json(prediction, classes)}]
+
     def check(self, patient: Patient) -> Iterator[Finding]:
         """Yield what is odd about a dataset's labels, beyond what holds for every task."""
         yield from ()
