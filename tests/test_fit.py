@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tlx import checkpoint, freeze
+from tlx import checkpoint, freeze, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.fit import Fit, fit
 from tlx.history import mend, seen_updates
@@ -255,9 +255,17 @@ def test_warm_up_is_linear_and_the_decay_is_a_cosine_to_zero():
 
 
 def test_a_constant_schedule_only_warms_up():
-    settings = Fit(learning_rate=0.5, warmup=0.1, schedule="constant")
+    settings = Fit(learning_rate=0.5, warmup=0.1, schedule=schedules.Constant())
     assert {settings.rate(update, 100) for update in range(10, 100)} == {0.5}
     assert settings.rate(0, 100) == pytest.approx(0.05)
+
+
+def test_the_warm_up_ends_where_the_schedule_begins():
+    settings = Fit(learning_rate=0.5, warmup=0.1, schedule=schedules.OneCycle(start=0.2))
+    rates = [settings.rate(update, 100) for update in range(100)]
+    np.testing.assert_allclose(rates[:10], 0.1 * np.arange(1, 11) / 10)
+    assert rates[10] == pytest.approx(0.1)
+    assert max(rates) == rates[37] == 0.5
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])

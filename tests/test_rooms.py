@@ -17,7 +17,7 @@ data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
 augment pipeline
 models.weights models.backbone models.head models.boxes models.backbones models.heads models.detector models.graph
-freeze features gpu memory checkpoint devices scale learner history fit evaluate predict
+freeze optimizers schedules features gpu memory checkpoint devices scale learner history fit evaluate predict
 report
 run probe work
 inference search

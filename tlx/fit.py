@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
@@ -14,21 +14,25 @@ from tlx.features import Source
 from tlx.history import History, Look, keep, resume, take_best
 from tlx.lazy import tf
 from tlx.learner import Learner
+from tlx.optimizers import AdamW, Optimizer
 from tlx.pipeline import Unit, order
 from tlx.registry import rooms
+from tlx.schedules import Cosine, Schedule
 
 
 @rooms.register("fit")
 @dataclass(frozen=True)
 class Fit:
-    """How a detector is trained: AdamW, with a warm-up and then a cosine decay to zero.
+    """How a network is trained: by which optimizer, how fast, and for how long.
 
     `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees, at
     most all that the epochs hold; if they do not fit in memory together, they are taken in micro-batches (of
-    `micro_batch` at most, if given) whose gradients are added up. `backbone_rate` is the learning rate of
-    unfrozen backbone layers relative to the head's. `warmup` is a share of all updates. `clip` bounds the
-    gradients' global norm. `ema` is the decay of a moving average of the weights, which is then what gets
-    evaluated and kept.
+    `micro_batch` at most, if given) whose gradients are added up. `optimizer` makes steps of gradients, whose
+    global norm `clip` bounds; `weight_decay` is decoupled from them, and leaves biases and normalization alone.
+    `learning_rate` is the head's, and `backbone_rate` that of unfrozen backbone layers relative to it, where the
+    freeze policy names no other. It rises over the share `warmup` of the updates, and then follows `schedule`; both
+    are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then
+    what gets evaluated and kept.
     `strategy` says which devices share an update: "none" is one, "mirrored" all GPUs of this machine, and
     "multi_worker" those of all machines that the environment variable TF_CONFIG names, where the same command
     is given on each; `micro_batch` is then each machine's. The update is the same, whoever takes part.
@@ -45,7 +49,8 @@ class Fit:
     ema: float | None = None
     evaluations: int = 8
     micro_batch: int | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Cosine()
     strategy: Strategy = "none"
 
     def __post_init__(self):
@@ -74,11 +79,10 @@ class Fit:
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of update number `update`, counted from 0."""
         warm = max(1, round(self.warmup * updates))
+        after = max(1, updates - warm)
         if update < warm:
-            return self.learning_rate * (update + 1) / warm
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))) / 2
+            return self.learning_rate * (update + 1) / warm * self.schedule.at(0, after)
+        return self.learning_rate * self.schedule.at(update - warm, after)
 
 
 def fit(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tlx.devices import Devices
 from tlx.features import Source
-from tlx.lazy import keras, tf
+from tlx.lazy import tf
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
 from tlx.scale import LossScale
@@ -44,7 +44,7 @@ class Learner:
         self._add, self._apply, self._clear, self._sound = map(tf.function, (add, apply, clear, sound))
 
     def _optimizer(self, members: list[int]) -> Any:
-        optimizer = keras.optimizers.AdamW(0.0, weight_decay=self.settings.weight_decay)
+        optimizer = self.settings.optimizer.build(self.settings.weight_decay)
         # Biases and normalization scales are not pulled to zero.
         optimizer.exclude_from_weight_decay([self.variables[i] for i in members if len(self.variables[i].shape) < 2])
         optimizer.build([self.variables[i] for i in members])

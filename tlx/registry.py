@@ -23,6 +23,8 @@ _BUILTIN = (
     "tlx.models.backbones",
     "tlx.models.heads",
     "tlx.freeze",
+    "tlx.optimizers",
+    "tlx.schedules",
     "tlx.features",
     "tlx.memory",
     "tlx.fit",
@@ -111,8 +113,13 @@ augmentations = Registry("augmentations")
 backbones = Registry("backbones")
 heads = Registry("heads")
 freezes = Registry("freezes")
+optimizers = Registry("optimizers")
+schedules = Registry("schedules")
 evaluators = Registry("evaluators")
-REGISTRIES = (rooms, readers, writers, splits, augmentations, backbones, heads, freezes, evaluators)
+REGISTRIES = (
+    *(rooms, readers, writers, splits, augmentations, backbones, heads, freezes),
+    *(optimizers, schedules, evaluators),
+)
 
 # Entry points that failed to import, with what they said; an unknown name may be theirs.
 failed_plugins: dict[str, str] = {}
