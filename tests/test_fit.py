@@ -9,7 +9,7 @@ import pytest
 from tlx import checkpoint, freeze, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.fit import Fit, fit
-from tlx.history import mend, seen_updates
+from tlx.history import mend, seen_updates, take_best
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -44,7 +44,7 @@ class Run:
             raise KeyboardInterrupt
 
     def __call__(self):
-        return fit(
+        history = fit(
             self.made.learner,
             self.made.source,
             self.settings,
@@ -54,6 +54,8 @@ class Run:
             on_update=self.on_update,
             on_look=self.on_look,
         )
+        take_best(self.folder, self.made.learner, history)
+        return history
 
 
 @pytest.fixture
@@ -113,6 +115,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
     assert sorted(path.name for path in first.folder.iterdir()) == [
         f"best-{best}.npz",
         "checkpoint.npz",
+        "history.jsonl",
     ]
     last.write_bytes(b"")
     with pytest.raises(TlxError, match="is damaged; remove it"):
