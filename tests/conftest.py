@@ -100,7 +100,7 @@ def assemble(tmp_path_factory, tiny):
         parts = cut(detector.network, detector.blocks)
         features = features or Features(views=2, folder=folder)
         train = source(Views(dataset, (64, 64), augment, features.views), parts, features)
-        learner = Learner(detector, parts, train, fit or Fit())
+        learner = Learner(detector, parts, train, fit or Fit(), rates=frozen.rates)
         if not traced:
             learner._add, learner._apply = learner._add_graph, learner._apply_graph
         return SimpleNamespace(detector=detector, frozen=frozen, cut=parts, source=train, learner=learner)

@@ -36,6 +36,16 @@ def test_everything_comes_back_bit_for_bit(saved):
     assert sorted(os.listdir(saved.parent)) == [".tlx-made", "checkpoint.npz"]
 
 
+def test_of_a_file_with_more_only_the_first_may_be_wanted(saved):
+    loaded = variables(1)
+    assert checkpoint.load(saved, loaded[:2], more=True) == NOTES
+    assert values(loaded) == [*values(variables(0))[:2], *values(variables(1))[2:]]
+    with pytest.raises(TlxError, match="another model"):
+        checkpoint.load(saved, [*loaded, tf.Variable(1.0)], more=True)
+    with pytest.raises(TlxError, match="another model"):
+        checkpoint.load(saved, loaded[1:], more=True)
+
+
 def test_where_there_is_no_file_nothing_happens(tmp_path):
     loaded = variables(1)
     assert checkpoint.load(tmp_path / "none.npz", loaded) is checkpoint.notes(tmp_path / "none.npz") is None

@@ -58,6 +58,12 @@ MISTAKES = {
     "macros of each other": (GOOD + "A = %B\nB = %A", 12, "used nowhere"),
     "unhashable key": (GOOD + "fit.clip = {[1]: 2}", 1, "cannot be parsed"),
     "choice": (GOOD + "run.judge = 'tset'", 12, "'test'"),
+    "the name of a factory": (GOOD + "fit.schedule = 'constant'", 12, "did you mean @schedules.constant()?"),
+    "senseless value of a factory": (
+        GOOD + "fit.optimizer = @optimizers.sgd()\noptimizers.sgd.momentum = 2.0",
+        13,
+        "optimizers.sgd.momentum = 2.0 makes no sense",
+    ),
     "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected float, got str 'ten'"),
     "senseless value": (GOOD + "fit.batch_size = 0", 12, "fit.batch_size = 0 makes no sense"),
     "bool for int": (GOOD + "fit.batch_size = True", 12, "expected int, got bool True"),

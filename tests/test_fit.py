@@ -6,10 +6,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tlx import checkpoint, freeze
+from tlx import checkpoint, freeze, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.fit import Fit, fit
-from tlx.history import mend, seen_updates
+from tlx.history import mend, seen_updates, take_best
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -44,7 +44,7 @@ class Run:
             raise KeyboardInterrupt
 
     def __call__(self):
-        return fit(
+        history = fit(
             self.made.learner,
             self.made.source,
             self.settings,
@@ -54,6 +54,8 @@ class Run:
             on_update=self.on_update,
             on_look=self.on_look,
         )
+        take_best(self.folder, self.made.learner, history)
+        return history
 
 
 @pytest.fixture
@@ -114,6 +116,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
         ".tlx-made",
         f"best-{best}.npz",
         "checkpoint.npz",
+        "history.jsonl",
     ]
     last.write_bytes(b"")
     with pytest.raises(TlxError, match="is damaged; remove it"):
@@ -256,9 +259,17 @@ def test_warm_up_is_linear_and_the_decay_is_a_cosine_to_zero():
 
 
 def test_a_constant_schedule_only_warms_up():
-    settings = Fit(learning_rate=0.5, warmup=0.1, schedule="constant")
+    settings = Fit(learning_rate=0.5, warmup=0.1, schedule=schedules.Constant())
     assert {settings.rate(update, 100) for update in range(10, 100)} == {0.5}
     assert settings.rate(0, 100) == pytest.approx(0.05)
+
+
+def test_the_warm_up_ends_where_the_schedule_begins():
+    settings = Fit(learning_rate=0.5, warmup=0.1, schedule=schedules.OneCycle(start=0.2))
+    rates = [settings.rate(update, 100) for update in range(100)]
+    np.testing.assert_allclose(rates[:10], 0.1 * np.arange(1, 11) / 10)
+    assert rates[10] == pytest.approx(0.1)
+    assert max(rates) == rates[37] == 0.5
 
 
 @pytest.mark.parametrize("updates", [1, 2, 3])

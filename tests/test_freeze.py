@@ -6,6 +6,7 @@ import pytest
 from tlx import freeze
 from tlx.errors import ConfigError, MisfitError, ModelError
 from tlx.fit import Fit
+from tlx.freeze import Freeze, Phase, Span
 from tlx.lazy import keras
 from tlx.models.graph import weight_layers
 
@@ -102,6 +103,100 @@ def test_a_layer_without_a_rule_is_an_error(network):
 def test_a_broken_pattern_is_an_error(network):
     with pytest.raises(ConfigError, match="no regular expression"):
         freeze.apply(freeze.patterns((("block(", "train"),)), *network)
+
+
+@pytest.mark.parametrize(
+    ("shares", "updates", "bounds"),
+    [
+        ((1.0,), 7, [(0, 7)]),
+        ((0.3, 0.7), 10, [(0, 3), (3, 10)]),
+        ((0.3, 0.7), 1, [(0, 0), (0, 1)]),
+        ((1 / 3, 1 / 3, 1 / 3), 100, [(0, 33), (33, 67), (67, 100)]),
+    ],
+)
+def test_every_update_is_of_one_phase(shares, updates, bounds):
+    policy = Freeze("some", tuple(Phase(share, lambda layers: []) for share in shares))
+    assert policy.spans(updates) == tuple(Span(i, *bound, updates) for i, bound in enumerate(bounds))
+
+
+@pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.6), (1.2, -0.2), (1.0, 0.0)])
+def test_shares_that_are_not_the_whole_are_refused(shares):
+    with pytest.raises(ModelError, match=r"freeze policy some: its phases' shares are \["):
+        Freeze("some", tuple(Phase(share, lambda layers: []) for share in shares))
+
+
+def test_first_the_head_then_the_last_layers(network):
+    model, layers = network
+    policy = freeze.head_then_last_layers(3, head_share=0.2)
+    assert policy.spans(10) == (Span(0, 0, 2, 10), Span(1, 2, 10, 10))
+    assert not any(freeze.apply(policy, model, layers, 0).trains)
+    assert trains(model) == []
+    later = freeze.apply(policy, model, layers, 1)
+    assert later.trains == (False,) * 6 + (True,) * 3
+    for share in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=r"head_share = .* makes no sense.*freezes\.backbone"):
+            freeze.head_then_last_layers(3, share)
+
+
+def test_what_some_phase_changes_is_known_beforehand(network):
+    model, layers = network
+    whole = keras.Model(model.inputs, keras.layers.Dense(2, name="head")(model.outputs[0]))
+    policy = Freeze(
+        "turns",
+        (
+            Phase(0.5, lambda layers: [layer.name == "stem_conv" for layer in layers]),
+            Phase(0.5, lambda layers: [layer.name == "block4_b" for layer in layers]),
+        ),
+    )
+    names = [v.path.split("/")[-2] for v in freeze.changing(policy, whole, model, layers)]
+    assert names == ["stem_conv"] * 2 + ["stem_conv_bn"] * 4 + ["block4_b"] * 2 + ["head"] * 2
+
+
+def test_rates_are_those_of_the_first_pattern_found(network):
+    rates = (("block4_b$", 0.1), ("block4", 0.5), ("head", 2.0))
+    policy = freeze.patterns((("block[34]", "train"), ("", "freeze")), rates)
+    found = freeze.apply(policy, *network).rates
+    assert found.head == 2.0
+    by_layer = {
+        v.path.split("/")[-2]: found.groups.get(id(v))
+        for unit in network[1]
+        for part in unit.layers
+        for v in part.weights
+    }
+    assert {name: rate for name, rate in by_layer.items() if rate} == {
+        "block4_a": ("block4", 0.5),
+        "block4_a_bn": ("block4", 0.5),
+        "block4_b": ("block4_b$", 0.1),
+    }
+    assert freeze.apply(freeze.last_layers(2), *network).rates == freeze.Rates()
+
+
+def test_a_rate_for_nothing_that_trains_is_an_error(network):
+    rules = (("block4", "train"), ("", "freeze"))
+    with pytest.raises(ModelError, match=r"rate of 'block3' is for no layer that trains; these are block4_a, block4_b"):
+        freeze.apply(freeze.patterns(rules, (("block3", 0.5),)), *network)
+    with pytest.raises(ModelError, match=r"rate of 'block4' is -1\.0"):
+        freeze.patterns(rules, (("block4", -1.0),))
+
+
+def test_statistics_of_layers_that_train_follow_ten_updates_and_no_others_do(network):
+    model, layers = network
+    freeze.apply(freeze.last_layers(2), model, layers)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.name: layer.momentum for layer in norms if layer.momentum != 0.99} == {"block4_a_bn": 0.9}
+    norm = model.get_layer("block4_a_bn")
+    before = norm.moving_mean.numpy()
+    x = np.random.default_rng(0).normal(3, 1, (64, 1, 1, before.size)).astype(np.float32)
+    norm(x, training=True)
+    np.testing.assert_allclose(norm.moving_mean.numpy(), 0.9 * before + 0.1 * x.mean((0, 1, 2)), rtol=1e-4)
+
+
+def test_a_slower_momentum_is_left_as_it_is(network):
+    model, layers = network
+    norm = model.get_layer("block4_a_bn")
+    norm.momentum = 0.5
+    freeze.apply(freeze.none(), model, layers)
+    assert norm.momentum == 0.5
 
 
 def test_the_account_tells_what_trains(network):

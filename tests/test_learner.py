@@ -7,6 +7,7 @@ from tlx import freeze
 from tlx.fit import Fit
 from tlx.lazy import tf
 from tlx.tasks.detection import PADDING
+from tlx.optimizers import Sgd
 
 # The last convolution of the tiny backbone has no BatchNorm, whose statistics would be a micro-batch's.
 POLICY = freeze.last_layers(1)
@@ -102,6 +103,34 @@ def test_the_backbone_learns_at_its_own_rate(learning, arrays):
         steps[id(variable) in head].append(np.abs(variable.numpy() - value).max())
     assert max(steps[True]) == pytest.approx(1e-2, rel=0.01)
     assert max(steps[False]) == pytest.approx(1e-3, rel=0.01)
+
+
+def test_each_group_learns_at_the_rate_that_the_policy_names(learning, arrays):
+    rates = (("block4_b", 0.01), ("block3", 0.5), ("head", 2.0))
+    policy = freeze.patterns((("block[34]", "train"), ("", "freeze")), rates)
+    learner, batch = learning(policy=policy, backbone_rate=0.1, weight_decay=0.0)
+    wanted = {"head": 2e-2, "backbone": 1e-3, "backbone/block4_b": 1e-4, "backbone/block3": 5e-3}
+    assert learner.rates(1e-2) == pytest.approx(wanted)
+    head = {id(v) for v in learner.detector.top.trainable_variables}
+    before = arrays(learner.variables)
+    learner.update([batch], 1e-2)
+    steps = {}
+    for variable, value in zip(learner.variables, before, strict=True):
+        layer = variable.path.split("/")[-2]
+        group = "head" if id(variable) in head else next((g for g in wanted if g[9:] and g[9:] in layer), "backbone")
+        steps[group] = max(steps.get(group, 0), np.abs(variable.numpy() - value).max())
+    assert steps == pytest.approx(wanted, rel=0.02)
+
+
+def test_the_chosen_optimizer_is_the_one_that_steps(learning, arrays):
+    learner, batch = learning(weight_decay=0.0, clip=1e9, optimizer=Sgd(momentum=0.5))
+    before = arrays(learner.variables)
+    learner.update([batch], 1e-3)
+    first = arrays(learner.variables)
+    learner.update([batch], 0.0)
+    # Without a rate only the momentum is left of the first step.
+    for now, a, b in zip(arrays(learner.variables), before, first, strict=True):
+        np.testing.assert_allclose(now - b, 0.5 * (b - a), atol=1e-6)
 
 
 def test_with_nothing_unfrozen_only_the_head_is_in_the_groups(learning):

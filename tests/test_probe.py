@@ -18,6 +18,30 @@ class Listener:
         self.heard.append((what, done, total))
 
 
+def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch):
+    measured, data = [], Splits(draw(4, size=64), draw(2, size=64, seed=1), None)
+    # What each step took, in place of what the machine says.
+    taken = {True: iter([10e8, 12e8, 10e8, 14e8]), False: iter([20e8, 21e8, 20e8, 25e8])}
+
+    def peak(do):
+        return next(taken[not measured[-1].detector.network.trainable_weights])
+
+    class Noted(probe.Learner):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            measured.append(self)
+
+    monkeypatch.setattr(probe, "Learner", Noted)
+    monkeypatch.setattr(probe, "_peak", peak)
+    policy = freeze.head_then_last_layers(2)
+    run = Run(data, tiny(), Fcos(channels=16), policy, Fit(), Features(folder=tmp_path), image_size=64)
+    need = probe.measure(run, (2, 4), Listener())
+    assert len(measured) == 2
+    assert 1e8 <= need["each"] < 1.1e8
+    assert need["look"] == 2.5e8
+    assert need["fixed"] == pytest.approx(19e8, abs=1e8)
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     data = Splits(draw(4, size=256), draw(2, size=256, seed=1), None)

@@ -172,7 +172,7 @@ def test_an_unknown_name_lists_what_there_is_and_the_closest():
         registry.find("freezes.last_layer")
     message = str(error.value)
     assert "did you mean 'last_layers'?" in message
-    assert "(freezes: backbone, last_blocks, last_layers, none, patterns)" in message
+    assert "(freezes: backbone, head_then_last_layers, last_blocks, last_layers, none, patterns)" in message
     with pytest.raises(ConfigError, match=r"did you mean 'readers\.voc'\?"):
         registry.find("reader.voc")
 

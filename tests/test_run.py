@@ -28,6 +28,8 @@ from tlx.run import Run, evaluate, reopen, train
 SPLITS = ("train", "train", "train", "validation", "train", "test")
 FILES = {
     *(".tlx-made", "checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
+    *("checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
+    "history.jsonl",
     *("pictures", "result.json", "run.log", "tensorboard", "test.jpg"),
 }
 

@@ -65,8 +65,10 @@ def notes(path: Path) -> Any:
     return _read(path)[0] if path.exists() else None
 
 
-def load(path: Path, variables: Sequence[Any]) -> Any:
+def load(path: Path, variables: Sequence[Any], more: bool = False) -> Any:
     """Give the variables the values that `save` wrote, and return its notes, or None where there is no file.
+
+    With `more` the file may hold further variables behind these, which are left alone.
 
     Raises:
       TlxError: the file is damaged, or was written for other variables.
@@ -74,6 +76,7 @@ def load(path: Path, variables: Sequence[Any]) -> Any:
     if not path.exists():
         return None
     found, arrays = _read(path)
+    arrays = arrays[: len(variables)] if more else arrays
     if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
         raise TlxError(f"{path} was written for another model; remove it to begin this run again")
     for variable, array in zip(variables, arrays, strict=True):

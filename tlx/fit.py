@@ -2,35 +2,41 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from tlx import memory
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
 from tlx.features import Source
-from tlx.history import History, Look, keep, resume, take_best
+from tlx.freeze import Span
+from tlx.history import History, Look, keep, record, resume
 from tlx.lazy import tf
 from tlx.learner import Learner
+from tlx.optimizers import AdamW, Optimizer
 from tlx.pipeline import Unit, order
 from tlx.registry import rooms
+from tlx.schedules import Cosine, Schedule
 
 
 @rooms.register("fit")
 @dataclass(frozen=True)
 class Fit:
-    """How a detector is trained: AdamW, with a warm-up and then a cosine decay to zero.
+    """How a network is trained: by which optimizer, how fast, and for how long.
 
     `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees, at
     most all that the epochs hold; if they do not fit in memory together, they are taken in micro-batches (of
-    `micro_batch` at most, if given) whose gradients are added up. `backbone_rate` is the learning rate of
-    unfrozen backbone layers relative to the head's. `warmup` is a share of all updates. `clip` bounds the
-    gradients' global norm. `ema` is the decay of a moving average of the weights, which is then what gets
-    evaluated and kept.
+    `micro_batch` at most, if given) whose gradients are added up. `optimizer` makes steps of gradients, whose
+    global norm `clip` bounds; `weight_decay` is decoupled from them, and leaves biases and normalization alone.
+    `learning_rate` is the head's, and `backbone_rate` that of unfrozen backbone layers relative to it, where the
+    freeze policy names no other. It rises over the share `warmup` of the updates, and then follows `schedule`; both
+    are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then
+    what gets evaluated and kept.
     `strategy` says which devices share an update: "none" is one, "mirrored" all GPUs of this machine, and
     "multi_worker" those of all machines that the environment variable TF_CONFIG names, where the same command
     is given on each; `micro_batch` is then each machine's. The update is the same, whoever takes part.
@@ -47,7 +53,8 @@ class Fit:
     ema: float | None = None
     evaluations: int = 8
     micro_batch: int | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Cosine()
     strategy: Strategy = "none"
 
     def __post_init__(self):
@@ -76,11 +83,10 @@ class Fit:
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of update number `update`, counted from 0."""
         warm = max(1, round(self.warmup * updates))
+        after = max(1, updates - warm)
         if update < warm:
-            return self.learning_rate * (update + 1) / warm
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))) / 2
+            return self.learning_rate * (update + 1) / warm * self.schedule.at(0, after)
+        return self.learning_rate * self.schedule.at(update - warm, after)
 
 
 def fit(
@@ -93,73 +99,80 @@ def fit(
     micro: int | None = None,
     on_update: Callable[[int, int, float], None] = lambda *_: None,
     on_look: Callable[[Look], None] = lambda _: None,
+    span: Span | None = None,
+    history: History | None = None,
 ) -> History:
-    """Train until the end, keep the weights of the best look in the learner, and return how it went.
+    """Train through one phase, the updates of `span` or else all of them, and return how the run has gone so far.
 
-    `look` evaluates the learner's present weights: it returns the score that the best look has most of, the
-    metrics, and scalars. `on_update` is told (update, updates, loss) and `on_look`
-    each look; either may raise to end the run. `micro` is how many examples fit in memory at once, if that
-    is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in
-    `folder`; where one is there already the run goes on from it, with the numbers that it would have had
-    without the interruption. Of several workers only the chief looks, and reads and writes checkpoints; the
-    others' histories hold no looks.
+    `history` is that of the phases before. `look` evaluates the learner's present weights: it returns the score
+    that the best look has most of, the metrics, and scalars. `on_update` is told
+    (update, updates, loss) and `on_look` each look; either may raise to end the run. Looks are spread evenly over
+    the whole run; warm-up and schedule are the phase's. `micro` is how many examples fit in memory at once, if that
+    is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in `folder`, and
+    so do the weights of the best look (`tlx.history.take_best`); where there is one of this phase already the run
+    goes on from it, with the numbers that it would have had without the interruption. Of several workers only the
+    chief looks, and reads and writes checkpoints; the others' histories hold no looks.
 
     Raises:
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
     """
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
-    history, devices = History(), learner.devices
-    done = devices.told(resume(folder, learner, history) if devices.chief else 0)
+    span, history, devices = span or Span(0, 0, updates, updates), history or History(), learner.devices
+    done = max(span.start, devices.told(resume(folder, learner, history, span.number) if devices.chief else 0))
     devices.follow(learner.state)
+    if history.phase != span.number:
+        # What fits in memory is another thing in each phase.
+        history.phase, history.micro_batch = span.number, 0
+    if devices.chief:
+        record(folder, history)
     size = settings.batch(pictures)
     share = devices.share(size)
     fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batch) if n)
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
-    started, since = time.monotonic() - history.earlier_seconds, _Since()
-    for update, known, rate in _updates(learner, feed, settings, range(done, updates)):
+    started, since = time.monotonic() - history.seconds, _Since()
+    for update, scalars, rate in _updates(learner, feed, settings, span, done):
         history.micro_batch = feed.micro
-        since.count(known, size)
-        on_update(update, updates, known["loss"])
+        since.count(scalars, size)
+        on_update(update, updates, scalars["loss"])
         if update in looks and devices.chief:
-            score, metrics, scalars = _looked(learner, look)
             history.images_per_second = since.images_per_second
-            scalars |= {**since.told(), "learning_rate": rate}
             place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
-            seen = Look(*place, score, metrics, scalars)
-            keep(learner, history, seen, folder, time.monotonic() - started)
+            score, metrics, told = _looked(learner, look)
+            told |= {**since.told(), "learning_rate": rate}
+            spent = time.monotonic() - started, memory.own()
+            seen = Look(*place, score, metrics, told, span.number, learner.rates(rate), *spent)
+            keep(learner, history, seen, folder)
             on_look(seen)
             since.go_on()
     feed.close()
-    if devices.chief:
-        take_best(folder, learner, history)
-    devices.follow(learner.model_state)
     history.seconds = time.monotonic() - started
     return history
 
 
 def _updates(
-    learner: Learner, feed: "_Feed", settings: Fit, todo: range
+    learner: Learner, feed: "_Feed", settings: Fit, span: Span, done: int
 ) -> Iterator[tuple[int, dict[str, float], float]]:
-    """Do updates, and yield of each its number, counted from 1, what is known of it, and its learning rate."""
-    for update in todo:
-        rate = settings.rate(update, todo.stop)
-        known = _update(learner, feed, update, rate)
-        if not math.isfinite(known["loss"]):
-            raise _not_finite(feed, update, known["loss"], learner.scale.used)
-        yield update + 1, known, rate
+    """Do a phase's updates from number `done` on, and yield of each its number from 1, its scalars and its rate."""
+    for update in range(done, span.stop):
+        rate = settings.rate(update - span.start, span.stop - span.start)
+        scalars = _update(learner, feed, update, rate)
+        if not math.isfinite(scalars["loss"]):
+            raise _not_finite(feed, update, scalars["loss"], learner.scale.used)
+        yield update + 1, scalars, rate
 
 
 class _Since:
-    """What updates told since the last look, and the speed: examples by the time they take, waiting included."""
+    """Updates' scalars since the last look, and the speed: examples by the time they take, waits for them included."""
 
     def __init__(self):
-        self._known: list[dict[str, float]] = []
+        self._scalars: dict[str, list[float]] = {}
         self._images, self._seconds, self._since = 0, 0.0, None
 
-    def count(self, known: dict[str, float], images: int) -> None:
-        self._known.append(known)
+    def count(self, scalars: Mapping[str, float], images: int) -> None:
+        for name, value in scalars.items():
+            self._scalars.setdefault(name, []).append(value)
         # The first update traces, and says nothing about the speed.
         if self._since is not None:
             self._images += images
@@ -176,9 +189,8 @@ class _Since:
 
     def told(self) -> dict[str, float]:
         """Return what a look tells, and begin anew; a resumed run, which begins after a look, so says the same."""
-        names = self._known[0]
-        means = {f"train/{name}": sum(one[name] for one in self._known) / len(self._known) for name in names}
-        self._known.clear()
+        means = {f"train/{name}": sum(values) / len(values) for name, values in self._scalars.items()}
+        self._scalars.clear()
         return {**means, "images_per_second": self.images_per_second}
 
 

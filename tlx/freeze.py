@@ -1,10 +1,12 @@
-"""Freeze policies: which weight layers of the backbone train; checked, logged and proven."""
+"""Freeze policies: which weight layers of the backbone train, and when; checked, logged and proven."""
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from tlx.errors import ConfigError, MisfitError, ModelError
@@ -16,12 +18,64 @@ from tlx.registry import freezes
 _BATCH_NORM_MOMENTUM = 0.9
 
 
+_HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run: its share of all updates, what trains meanwhile, and how fast.
+
+    `choose` says for each weight layer of the backbone, in order, whether it trains. `rates` are (regular expression,
+    factor of `fit.learning_rate`): the first one that is found in a weight layer's name decides; for others it is
+    `fit.backbone_rate`. The word "head" alone stands for the head, whose factor is 1 otherwise.
+    """
+
+    share: float
+    choose: Callable[[Sequence[WeightLayer]], list[bool]]
+    rates: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which updates are a phase's: phase `number`, counted from 0, has updates `start` to `stop` of all `of`."""
+
+    number: int
+    start: int
+    stop: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"phase {self.number + 1}, updates {self.start + 1} to {self.stop} of {self.of}"
+
+
 @dataclass(frozen=True)
 class Freeze:
-    """A named rule that says for each weight layer, in order, whether it trains."""
+    """A named policy: the phases of a run, whose shares add up to 1.
+
+    Raises:
+      ModelError: there are no phases, or their shares or rates make no sense.
+    """
 
     name: str
-    choose: Callable[[Sequence[WeightLayer]], list[bool]]
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self):
+        shares = [phase.share for phase in self.phases]
+        if not shares or min(shares) <= 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ModelError(f"freeze policy {self.name}: its phases' shares are {shares}; they must add up to 1")
+        for pattern, factor in (rate for phase in self.phases for rate in phase.rates):
+            if not 0 <= factor < math.inf:
+                raise ModelError(f"freeze policy {self.name}: the rate of {pattern!r} is {factor}; give 0 or more")
+
+    def spans(self, updates: int) -> tuple[Span, ...]:
+        """Return which of so many updates are each phase's; of few updates a phase may have none."""
+        stops = [round(updates * share) for share in accumulate(phase.share for phase in self.phases)]
+        bounds = pairwise((0, *stops[:-1], updates))
+        return tuple(Span(number, start, stop, updates) for number, (start, stop) in enumerate(bounds))
+
+
+def _always(name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]]) -> Freeze:
+    return Freeze(name, (Phase(1.0, choose),))
 
 
 _ONLY_THE_HEAD = (["run.freeze = @freezes.backbone()"], [])
@@ -30,13 +84,13 @@ _ONLY_THE_HEAD = (["run.freeze = @freezes.backbone()"], [])
 @freezes.register("none", smaller=lambda: [_ONLY_THE_HEAD])
 def none() -> Freeze:
     """Everything trains."""
-    return Freeze("none", lambda layers: [True] * len(layers))
+    return _always("none", lambda layers: [True] * len(layers))
 
 
 @freezes.register("backbone")
 def backbone() -> Freeze:
     """Nothing of the backbone trains, only the head."""
-    return Freeze("backbone", lambda layers: [False] * len(layers))
+    return _always("backbone", _nothing)
 
 
 def _check_unfrozen(policy: str, unfrozen: int) -> None:
@@ -61,12 +115,40 @@ def _counted(policy: str) -> dict[str, Any]:
 @freezes.register("last_layers", **_counted("last_layers"))
 def last_layers(unfrozen: int) -> Freeze:
     """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head."""
+    return _always(f"last_layers({unfrozen})", _last("last_layers", unfrozen))
 
+
+def _check_share(head_share: float) -> None:
+    if not 0 < head_share < 1:
+        raise ConfigError(
+            f"freezes.head_then_last_layers.head_share = {head_share} makes no sense: give a share of all updates"
+            " between 0 and 1; freezes.backbone is the head alone, and freezes.last_layers has no such phase"
+        )
+
+
+@freezes.register("head_then_last_layers", check=_check_share)
+def head_then_last_layers(unfrozen: int, head_share: float = 0.3) -> Freeze:
+    """First the head trains alone, on cached features, then the last `unfrozen` weight layers too, as in `last_layers`.
+
+    `head_share`, between 0 and 1, is the first phase's share of all updates. A head that has learnt already does not
+    pull the backbone's features out of shape. Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and
+    Underperform Out-of-Distribution", 2022 ("linear probing, then fine-tuning").
+    """
+    _check_share(head_share)
+    later = Phase(1 - head_share, _last("head_then_last_layers", unfrozen))
+    return Freeze(f"head_then_last_layers({unfrozen}, {head_share})", (Phase(head_share, _nothing), later))
+
+
+def _nothing(layers: Sequence[WeightLayer]) -> list[bool]:
+    return [False] * len(layers)
+
+
+def _last(policy: str, unfrozen: int) -> Callable[[Sequence[WeightLayer]], list[bool]]:
     def choose(layers: Sequence[WeightLayer]) -> list[bool]:
-        first = _first_unfrozen("last_layers", unfrozen, len(layers), "weight layers")
+        first = _first_unfrozen(policy, unfrozen, len(layers), "weight layers")
         return [i >= first for i in range(len(layers))]
 
-    return Freeze(f"last_layers({unfrozen})", choose)
+    return choose
 
 
 @freezes.register("last_blocks", **_counted("last_blocks"))
@@ -78,7 +160,7 @@ def last_blocks(unfrozen: int) -> Freeze:
         first = _first_unfrozen("last_blocks", unfrozen, len(blocks), f"blocks ({', '.join(blocks)})")
         return [blocks.index(layer.block) >= first for layer in layers]
 
-    return Freeze(f"last_blocks({unfrozen})", choose)
+    return _always(f"last_blocks({unfrozen})", choose)
 
 
 def _check_rules(rules: tuple[tuple[str, str], ...]) -> None:
@@ -90,11 +172,15 @@ def _check_rules(rules: tuple[tuple[str, str], ...]) -> None:
 
 
 @freezes.register("patterns", check=_check_rules, smaller=lambda: [_ONLY_THE_HEAD])
-def patterns(rules: tuple[tuple[str, Literal["train", "freeze"]], ...]) -> Freeze:
+def patterns(
+    rules: tuple[tuple[str, Literal["train", "freeze"]], ...], rates: tuple[tuple[str, float], ...] = ()
+) -> Freeze:
     """The first rule whose regular expression is found in a weight layer's name decides for it.
 
     Every rule must decide for at least one layer, and every layer must be decided for: end with
-    `('', 'freeze')` for all the rest. An example: `(('block7', 'train'), ('', 'freeze'))`.
+    `('', 'freeze')` for all the rest. An example: `(('block7', 'train'), ('', 'freeze'))`. `rates` name learning
+    rates, relative to `fit.learning_rate`, in the same way, and take the place of `fit.backbone_rate`; 'head' alone
+    stands for the head. An example: `(('block7', 0.5), ('head', 2.0))`.
     """
     _check_rules(rules)
 
@@ -113,7 +199,14 @@ def patterns(rules: tuple[tuple[str, Literal["train", "freeze"]], ...]) -> Freez
                 raise MisfitError(f"freezes.patterns: {pattern!r} decides for no layer; the layers are {names}")
         return chosen
 
-    return Freeze("patterns", choose)
+    return Freeze("patterns", (Phase(1.0, choose, rates),))
+
+
+def _found(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise ModelError(f"freeze policy: {pattern!r} is no regular expression: {error}") from None
 
 
 def _first_unfrozen(policy: str, unfrozen: int, count: int, what: str) -> int:
@@ -123,13 +216,22 @@ def _first_unfrozen(policy: str, unfrozen: int, count: int, what: str) -> int:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Factors of `fit.learning_rate`: the head's, and by `id(variable)` the (name, factor) of the backbone's groups."""
+
+    head: float = 1.0
+    groups: Mapping[int, tuple[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Frozen:
-    """What a policy decided for a network: the layers that train, and all those that must not change."""
+    """What a phase decided for a network: the layers that train, how fast, and all variables that must not change."""
 
     layers: tuple[WeightLayer, ...]
     trains: tuple[bool, ...]
     frozen_variables: tuple[Any, ...]
     fingerprint: str
+    rates: Rates = Rates()
 
     def summary(self) -> str:
         """Return one line on what trains, block by block."""
@@ -157,24 +259,59 @@ class Frozen:
             raise ModelError("frozen weights changed during training; please report this with your gin file")
 
 
-def apply(freeze: Freeze, network: Any, layers: Sequence[WeightLayer]) -> Frozen:
-    """Set what trains in a built network and return an account of it.
+def apply(freeze: Freeze, network: Any, layers: Sequence[WeightLayer], phase: int = 0) -> Frozen:
+    """Set what trains in a built network in a phase of a policy, and return an account of it.
 
     Raises:
       MisfitError: the policy does not fit the network, such as more unfrozen layers than there are.
     """
-    trains = freeze.choose(layers)
+    trains = freeze.phases[phase].choose(layers)
+    unfrozen = [unit for unit, train in zip(layers, trains, strict=True) if train]
+    rates = _rates(freeze, freeze.phases[phase], unfrozen)
     for layer in network.layers:
         layer.trainable = False
-    for layer in (ly for unit, train in zip(layers, trains, strict=True) if train for ly in unit.layers):
+    for layer in (part for unit in unfrozen for part in unit.layers):
         layer.trainable = True
         if hasattr(layer, "momentum"):
             layer.momentum = min(layer.momentum, _BATCH_NORM_MOMENTUM)
-    changing = {
-        id(v) for unit, train in zip(layers, trains, strict=True) if train for ly in unit.layers for v in ly.weights
-    }
+    changing = {id(v) for unit in unfrozen for v in _weights(unit)}
     frozen = tuple(v for v in network.weights if id(v) not in changing)
-    return Frozen(tuple(layers), tuple(trains), frozen, _digest(frozen))
+    return Frozen(tuple(layers), tuple(trains), frozen, _digest(frozen), rates)
+
+
+def changing(freeze: Freeze, model: Any, network: Any, layers: Sequence[WeightLayer]) -> list[Any]:
+    """Return the variables of `model` that some phase of a policy may change in `network` or outside of it, in order.
+
+    Raises:
+      ModelError: a phase does not fit the network.
+    """
+    chosen = [
+        unit for phase in freeze.phases for unit, train in zip(layers, phase.choose(layers), strict=True) if train
+    ]
+    unfrozen = {id(v) for unit in chosen for v in _weights(unit)}
+    frozen = {id(v) for v in network.weights} - unfrozen
+    return [v for v in model.variables if id(v) not in frozen]
+
+
+def _weights(unit: WeightLayer) -> list[Any]:
+    return [variable for layer in unit.layers for variable in layer.weights]
+
+
+def _rates(freeze: Freeze, phase: Phase, unfrozen: Sequence[WeightLayer]) -> Rates:
+    groups: dict[int, tuple[str, float]] = {}
+    patterns = [rate for rate in phase.rates if rate[0] != _HEAD]
+    used = set()
+    for unit in unfrozen:
+        rate = next(((pattern, factor) for pattern, factor in patterns if _found(pattern, unit.name)), None)
+        if rate is not None:
+            used.add(rate[0])
+            groups.update((id(v), rate) for v in _weights(unit))
+    if unused := [pattern for pattern, _ in patterns if pattern not in used]:
+        names = ", ".join(unit.name for unit in unfrozen) or "none"
+        raise ModelError(
+            f"freeze policy {freeze.name}: the rate of {unused[0]!r} is for no layer that trains; these are {names}"
+        )
+    return Rates(dict(phase.rates).get(_HEAD, 1.0), groups)
 
 
 def _digest(variables: Sequence[Any]) -> str:

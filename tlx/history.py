@@ -1,16 +1,20 @@
 """What is known about a run so far, and how that outlasts its process."""
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, ownership
+from tlx.devices import Devices
 from tlx.errors import TlxError
 from tlx.learner import Learner
 
 _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
 _BEST_FORM = re.compile(r"best-\d+\.npz")
+_LINES = "history.jsonl"
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,9 @@ class Look:
     """What is known after look `number`, counted from 1, of `of` looks at the validation split.
 
     `score` is what the best look has most of.
+    `phase` is counted from 0. `scalars` are means since the look before, named as in TensorBoard; `learning_rates` are
+    those of the last update, by group of weights. `seconds` count from the run's beginning, all of its attempts
+    together, and `memory_bytes` is what the process held.
     """
 
     number: int
@@ -28,11 +35,39 @@ class Look:
     score: float
     metrics: dict[str, Any]
     scalars: dict[str, float]
+    phase: int = 0
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory_bytes: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return the look as a line of `history.jsonl` holds it; the phase is counted from 1 there."""
+        losses = {split: self._losses(f"{split}/loss") for split in ("train", "validation")}
+        return {
+            "update": self.update,
+            "updates": self.updates,
+            "epoch": self.epoch,
+            "phase": self.phase + 1,
+            "losses": losses,
+            "metrics": self.metrics,
+            "learning_rates": self.learning_rates,
+            "gradient_norm": self.scalars.get("train/gradient_norm"),
+            "images_per_second": self.scalars.get("images_per_second"),
+            "memory_bytes": self.memory_bytes,
+            "seconds": self.seconds,
+        }
+
+    def _losses(self, prefix: str) -> dict[str, float]:
+        found = {name.removeprefix(prefix): value for name, value in self.scalars.items() if name.startswith(prefix)}
+        return {name.removeprefix("/") or "total": value for name, value in found.items()}
 
 
 @dataclass
 class History:
-    """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier."""
+    """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier.
+
+    `phase` is the one that it is in, and `micro_batch` how many examples fit in memory at once there.
+    """
 
     looks: list[Look] = field(default_factory=list)
     best: Look | None = None
@@ -40,9 +75,10 @@ class History:
     earlier_seconds: float = 0.0
     images_per_second: float = 0.0
     micro_batch: int = 0
+    phase: int = 0
 
 
-def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: float) -> None:
+def keep(learner: Learner, history: History, seen: Look, folder: Path) -> None:
     """Note down a look, and write a checkpoint of the learner; its weights apart where they are the best so far."""
     history.looks.append(seen)
     before = history.best
@@ -50,12 +86,19 @@ def keep(learner: Learner, history: History, seen: Look, folder: Path, seconds: 
         history.best = seen
         with learner.averaged():
             checkpoint.save(_best(folder, seen), learner.model_state, None)
-    history.seconds = seconds
+    history.seconds = seen.seconds
     if (folder / _LAST).exists():
         ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _LAST).replace(folder / _BEFORE)
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
+    record(folder, history)
     _tidy(folder, {_best(folder, look) for look in (before, history.best) if look})
+
+
+def record(folder: Path, history: History) -> None:
+    """Write `history.jsonl`: one line for each look that the last checkpoint knows of, and no other."""
+    lines = (json.dumps(look.record()) + "\n" for look in history.looks)
+    checkpoint.write(folder / _LINES, "".join(lines).encode())
 
 
 def _best(folder: Path, look: Look) -> Path:
@@ -90,10 +133,15 @@ def mend(folder: Path) -> str | None:
 
 
 def take_best(folder: Path, learner: Learner, history: History) -> None:
-    """Give the learner the weights of the best look, at the end of a run, which needs no other checkpoint any more."""
-    checkpoint.load(_best(folder, history.best), learner.model_state)
-    ownership.discard(folder / _BEFORE)
-    _tidy(folder, {_best(folder, history.best)})
+    """Give the learner the weights of the best look, at the end of a run, which needs no other checkpoint any more.
+
+    Of several workers only the chief reads them, and tells the others.
+    """
+    if learner.devices.chief:
+        checkpoint.load(_best(folder, history.best), learner.model_state)
+        ownership.discard(folder / _BEFORE)
+        _tidy(folder, {_best(folder, history.best)})
+    learner.devices.follow(learner.model_state)
 
 
 def seen_updates(folder: Path) -> int:
@@ -102,14 +150,44 @@ def seen_updates(folder: Path) -> int:
     return notes["looks"][-1]["update"] if notes else 0
 
 
-def resume(folder: Path, learner: Learner, history: History) -> int:
-    """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen."""
-    notes = checkpoint.load(folder / _LAST, learner.state)
-    if notes is None:
+def reached(folder: Path, variables: Sequence[Any], phases: int, devices: Devices) -> int:
+    """Return which of a run's phases, counted from 0, the last checkpoint in `folder` is of; 0 where there is none.
+
+    Past the first one, `variables`, which are all that any phase changes, are given their values from there, so that
+    the phase begins as it did: what it freezes, earlier ones may have changed.
+
+    Raises:
+      TlxError: the checkpoint is of another policy with more phases, or of another model.
+    """
+    phase = devices.told(_phase(checkpoint.notes(folder / _LAST)) if devices.chief else 0)
+    if phase >= phases:
+        raise TlxError(
+            f"{folder / _LAST} was written in phase {phase + 1}, and run.freeze has only {phases} now;"
+            " use another --run_dir, or --overwrite"
+        )
+    if phase:
+        if devices.chief:
+            checkpoint.load(folder / _LAST, variables, more=True)
+        devices.follow(variables)
+    return phase
+
+
+def resume(folder: Path, learner: Learner, history: History, phase: int) -> int:
+    """Bring learner and history to the last checkpoint in `folder`, and return how many updates that had seen.
+
+    Nothing happens, and 0 is returned, where there is none or it is of another phase: this one has only begun then.
+    """
+    notes = checkpoint.notes(folder / _LAST)
+    if notes is None or _phase(notes) != phase:
         return 0
+    checkpoint.load(folder / _LAST, learner.state)
     for name, value in notes.items():
         setattr(history, name, value)
     history.looks = [Look(**look) for look in notes["looks"]]
     history.best = Look(**notes["best"])
     history.earlier_seconds = history.seconds
     return history.looks[-1].update
+
+
+def _phase(notes: Any) -> int:
+    return notes.get("phase", 0) if notes else 0

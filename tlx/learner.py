@@ -1,14 +1,15 @@
 """The part of a model that trains, and one update of it by a batch in parts that fit in memory."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from tlx.devices import Devices
 from tlx.errors import ModelError
 from tlx.features import Source
-from tlx.lazy import keras, tf
+from tlx.freeze import Rates
+from tlx.lazy import tf
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
 from tlx.models.head import Losses, Tensors
@@ -16,42 +17,62 @@ from tlx.scale import LossScale
 
 
 class Learner:
-    """A model's trainable part with its optimizer.
+    """A model's trainable part with its optimizers, one for each group of weights with a rate of its own.
 
     Each of an update's losses is the sum over all examples, divided by the sum of the examples' weights. Both add
     up in parts, as do gradients as long as they are kept apart for each weight, so a batch gives the same update
     whether it is taken at once, in micro-batches or by several replicas, but for BatchNorm layers that train: those
-    see the statistics of one replica's piece of a micro-batch.
+    see the statistics of one replica's piece of a micro-batch. `rates` are those of the freeze policy's phase, and
+    `changing` the variables that any of its phases changes.
     """
 
-    def __init__(self, detector: Detector, cut: Cut, train: Source, settings: Any, devices: Devices | None = None):
+    def __init__(
+        self,
+        detector: Detector,
+        cut: Cut,
+        train: Source,
+        settings: Any,
+        devices: Devices | None = None,
+        rates: Rates | None = None,
+        changing: Sequence[Any] = (),
+    ):
         self.detector, self.cut, self.train_source, self.settings = detector, cut, train, settings
         self.devices = devices or Devices()
         self.variables = detector.model.trainable_variables
-        head = {id(v) for v in detector.head_variables}
         self.loss_groups = detector.head.loss_groups
         self.loss_names = [name for group in self.loss_groups for name in group]
-        self._groups = [
-            (1.0, [i for i, v in enumerate(self.variables) if id(v) in head]),
-            (settings.backbone_rate, [i for i, v in enumerate(self.variables) if id(v) not in head]),
-        ]
-        self._groups = [group for group in self._groups if group[1]]
+        self._groups = self._by_rate(rates or Rates())
         with self.devices.scope():
-            self.optimizers = [self._optimizer(members) for _, members in self._groups]
+            self.optimizers = [self._optimizer(members) for *_, members in self._groups]
             # One sum of gradients for each weight that losses are divided by.
             self._sums = [[self._sum(v.shape) for v in self.variables] for _ in self.loss_groups]
             self._totals = [self._sum([len(self.loss_names)]), self._sum([len(self.loss_groups)])]
             self.averages = [tf.Variable(v, trainable=False) for v in self.variables] if settings.ema else []
             self.scale = LossScale(detector.model)
         trains = {id(v) for v in self.variables}
-        self._by_the_way = [v for v in self.model_state if id(v) not in trains]
+        self._by_the_way = [v for v in self._changed() if id(v) not in trains]
+        self._changing = changing
         add, apply, clear, sound = map(
             self.devices.everywhere, (self._add_graph, self._apply_graph, self._clear_graph, self._sound_graph)
         )
         self._add, self._apply, self._clear, self._sound = map(tf.function, (add, apply, clear, sound))
 
+    def _by_rate(self, rates: Rates) -> list[tuple[str, float, list[int]]]:
+        """Return the groups of weights: a name, a factor of the learning rate, and which of `variables` have it."""
+        head = {id(v) for v in self.detector.head_variables}
+        members: dict[tuple[str, float], list[int]] = {("head", rates.head): []}
+        for i, variable in enumerate(self.variables):
+            pattern, factor = rates.groups.get(id(variable), ("", self.settings.backbone_rate))
+            of_backbone = (f"backbone/{pattern}" if pattern else "backbone", factor)
+            members.setdefault(("head", rates.head) if id(variable) in head else of_backbone, []).append(i)
+        return [(*group, found) for group, found in members.items() if found]
+
+    def rates(self, rate: float) -> dict[str, float]:
+        """Return the learning rate of each group of weights, by its name, where the head's is `rate` times its own."""
+        return {name: rate * factor for name, factor, _ in self._groups}
+
     def _optimizer(self, members: list[int]) -> Any:
-        optimizer = keras.optimizers.AdamW(0.0, weight_decay=self.settings.weight_decay)
+        optimizer = self.settings.optimizer.build(self.settings.weight_decay)
         # Biases and normalization scales are not pulled to zero.
         optimizer.exclude_from_weight_decay([self.variables[i] for i in members if len(self.variables[i].shape) < 2])
         optimizer.build([self.variables[i] for i in members])
@@ -65,10 +86,14 @@ class Learner:
 
     @property
     def model_state(self) -> list[Any]:
-        """Every variable of the detector that training changes, in a fixed order."""
+        """Every variable of the detector that training changes, in this phase or another one, in a fixed order."""
+        return self._changed({id(v) for v in self._changing})
+
+    def _changed(self, also: Container[int] = ()) -> list[Any]:
+        """Return the variables that this phase changes, and those with one of these ids."""
         # Not all their variables: a frozen layer's weights stay, but the random state of a dropout does not.
         frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.weights}
-        return [v for v in self.detector.model.variables if id(v) not in frozen]
+        return [v for v in self.detector.model.variables if id(v) not in frozen or id(v) in also]
 
     @property
     def state(self) -> list[Any]:
@@ -101,8 +126,8 @@ class Learner:
             if self.scale.learn(sound):
                 self._clear()
                 raise OverflowError("the gradients of the scaled loss are too large for float16")
-        for optimizer, (factor, _) in zip(self.optimizers, self._groups, strict=True):
-            optimizer.learning_rate.assign(rate * factor)
+        for optimizer, own in zip(self.optimizers, self.rates(rate).values(), strict=True):
+            optimizer.learning_rate.assign(own)
         names = ("loss", "gradient_norm", *(f"loss/{name}" for name in self.loss_names))
         return dict(zip(names, self._apply().numpy().tolist(), strict=True))
 
@@ -153,7 +178,7 @@ class Learner:
         gradients, norm = tf.clip_by_global_norm(gradients, self.settings.clip)
         # Keras adds up what the replicas give it.
         gradients = self.devices.part(gradients)
-        for optimizer, (_, members) in zip(self.optimizers, self._groups, strict=True):
+        for optimizer, (*_, members) in zip(self.optimizers, self._groups, strict=True):
             optimizer.apply([gradients[i] for i in members], [self.variables[i] for i in members])
         for variable, average in zip(self.variables, self.averages, strict=False):
             average.assign(self.settings.ema * average + (1 - self.settings.ema) * variable)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tlx import memory
-from tlx.devices import several_here
+from tlx import freeze, memory
+from tlx.devices import Devices, several_here
 from tlx.features import Source, encoder, why_not
+from tlx.freeze import Rates
 from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.models.detector import Detector
@@ -33,16 +34,27 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
     every run takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
     evaluated at once ("look"). The examples have the input's full size and as many boxes as any training picture.
-    What is loaded ahead is counted in.
+    What is loaded ahead is counted in. Of several phases the largest of each counts.
     """
     refuse_errors(run.data)
     devices = several_here(run.fit.strategy)
-    detector, _ = assemble(run, devices)
+    detector, layers = assemble(run, devices)
+    needs = []
+    for phase in range(len(run.freeze.phases)):
+        frozen = freeze.apply(run.freeze, detector.network, layers, phase)
+        needs.append(_measure(run, detector, frozen.rates, devices, micros, listener))
+    return {name: max(need[name] for need in needs) for name in needs[0]}
+
+
+def _measure(
+    run: Run, detector: Detector, rates: Rates, devices: Devices, micros: Sequence[int], listener: Listener
+) -> dict[str, float]:
+    """Do what `measure` says in the phase that the detector is in."""
     parts = cut(detector.network, detector.blocks)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
-    learner = Learner(detector, parts, source, run.fit, devices)
+    learner = Learner(detector, parts, source, run.fit, devices, rates)
     listener.progress("measuring memory", 0, 2, "training")
     small, large = micros
     trained = [_peak(partial(_train, parts, learner, source, micro)) for micro in micros]

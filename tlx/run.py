@@ -26,13 +26,13 @@ from tlx.evaluate.choose import default_evaluator
 from tlx.evaluate.evaluator import Evaluator
 from tlx.features import Features, source
 from tlx.fit import Fit, fit
-from tlx.freeze import Freeze, Frozen
-from tlx.history import History, Look, mend, seen_updates
+from tlx.freeze import Freeze, Rates, Span
+from tlx.history import History, Look, mend, reached, seen_updates, take_best
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.backbone import Backbone
 from tlx.models.detector import Detector, Precision, build, load_weights
-from tlx.models.graph import Cut, cut, weight_layers
+from tlx.models.graph import Cut, WeightLayer, cut, weight_layers
 from tlx.models.head import Head
 from tlx.pipeline import Views
 from tlx.predict import BATCH, Predictor, predict
@@ -143,21 +143,18 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
             log.say(line)
         if devices.note:
             log.say(devices.note)
-        detector, frozen = assemble(run, devices)
+        detector, layers = assemble(run, devices)
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
-        log.say(frozen.summary())
-        log.note(frozen.table())
-        log.board.text("freeze", frozen.table())
         log.board.text("config", f"```\n{config}\n```")
-        parts = cut(detector.network, detector.blocks)
-        history, predictor = _fit(run, detector, parts, log, devices, micro)
-    frozen.verify()
+        history, predictor = _fit(run, detector, layers, log, devices, micro)
     if not devices.chief:
         return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
-    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset, predictor.batch, run.engine)
+    # What the last phase froze may have been otherwise when the best look was taken.
+    cached = split == "validation" and history.best.phase == history.phase
+    found = predictor()[0] if cached else predict(detector, predictor.cut, dataset, predictor.batch, run.engine)
     keep_pictures(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
@@ -165,11 +162,11 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     return devices.told(result)
 
 
-def assemble(run: Run, devices: Devices) -> tuple[Detector, Frozen]:
-    """Return the detector that is to be trained, with its freeze policy applied and a copy on every device."""
+def assemble(run: Run, devices: Devices) -> tuple[Detector, list[WeightLayer]]:
+    """Return the detector that is to be trained, with a copy on every device, and the backbone's weight layers."""
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
-    return detector, freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
+    return detector, weight_layers(detector.network, detector.blocks)
 
 
 def save_weights(detector: Detector, folder: Path) -> None:
@@ -275,8 +272,37 @@ def describe(data: Splits, folder: Path, config: str) -> str:
 
 
 def _fit(
-    run: Run, detector: Detector, parts: Cut, log: RunLog, devices: Devices, micro: int | None
+    run: Run, detector: Detector, layers: list[WeightLayer], log: RunLog, devices: Devices, micro: int | None
 ) -> tuple[History, Predictor]:
+    """Train through the phases of the freeze policy, from the one on that the last checkpoint is of."""
+    changing = freeze.changing(run.freeze, detector.model, detector.network, layers)
+    spans, history = run.freeze.spans(run.fit.updates(len(run.data.train))), History()
+    for span in spans[reached(log.folder, changing, len(spans), devices) :]:
+        if span.start == span.stop:
+            continue
+        frozen = freeze.apply(run.freeze, detector.network, layers, span.number)
+        title = f"{span}: " if len(spans) > 1 else ""
+        log.say(title + frozen.summary())
+        log.note(frozen.table())
+        log.board.text(f"freeze/{span.number + 1}" if title else "freeze", frozen.table())
+        learner, predictor = _fit_phase(run, detector, frozen.rates, changing, span, history, log, devices, micro)
+        frozen.verify()
+    take_best(log.folder, learner, history)
+    return history, predictor
+
+
+def _fit_phase(
+    run: Run,
+    detector: Detector,
+    rates: Rates,
+    changing: list[Any],
+    span: Span,
+    history: History,
+    log: RunLog,
+    devices: Devices,
+    micro: int | None,
+) -> tuple[Learner, Predictor]:
+    parts = cut(detector.network, detector.blocks)
     at_once = min(BATCH, micro or BATCH)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
     train_source = source(views, parts, run.features, log.listener.progress, at_once, run.engine)
@@ -298,7 +324,7 @@ def _fit(
     def on_update(update: int, updates: int, loss: float) -> None:
         log.listener.progress("training", update, updates, f"loss {loss:.3f}")
 
-    learner = Learner(detector, parts, train_source, run.fit, devices)
+    learner = Learner(detector, parts, train_source, run.fit, devices, rates, changing)
     size = run.fit.batch(len(run.data.train))
     together = min(n for n in (len(devices.share(size)), micro, run.fit.micro_batch) if n)
     together = -(-together // devices.replicas_here)
@@ -306,11 +332,11 @@ def _fit(
     if together < size and norms:
         log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")
     try:
-        history = fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look)
+        fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look, span, history)
     finally:
         train_source.release()
         validation.release()
-    return history, predictor
+    return learner, predictor
 
 
 def _account(history: History) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class Resolver:
             value = self._value(statement.value, scope, above, ())
             into[parameter.name] = coerce(value, parameter.annotation)
         except (ConfigError, TypeError) as error:
-            self._problem(statement, f"{statement.target}: {error}")
+            self._problem(statement, f"{statement.target}: {error}{_meant(statement.value, parameter.annotation)}")
             return
         except KeyError:
             # An undefined macro, which has been reported where it stands.
@@ -213,6 +213,15 @@ class Resolver:
         if isinstance(value, (list, tuple)):
             return type(value)(self._value(item, scope, above, macros) for item in value)
         return value
+
+
+def _meant(value: Any, annotation: Any) -> str:
+    """Return which factory was meant where its name is given as text; "" where none fits."""
+    named = (entry for entry in registry.catalogue().values() if isinstance(value, str) and entry.name == value)
+    fitting = (
+        e for e in named if isinstance(annotation, type) and issubclass(Node(e, "", {}).makes or str, annotation)
+    )
+    return next((f"; did you mean @{entry.full_name}()?" for entry in fitting), "")
 
 
 def _room_of(annotation: Any) -> registry.Entry | None:

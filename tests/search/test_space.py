@@ -40,7 +40,7 @@ WRONG = {
     "float for int": ({"fit.batch_size": ("float", 1.0, 32.0)}, "expected int"),
     "written outside": ({"fit.batch_size": ("power_of_two", 2, 8)}, "outside"),
     "no choices": ({"run.seed": ("choice",)}, "at least one"),
-    "a wrong choice": ({"fit.schedule": ("choice", "cosine", "bogus", "constant")}, "'bogus'"),
+    "a wrong choice": ({"features.dtype": ("choice", "float32", "bogus", "float16")}, "'bogus'"),
     "integers for a float range of an int": ({"fit.batch_size": ("float", 8, 32)}, "expected int"),
     "the search itself": ({"search.trials": ("int", 1, 30)}, "varies the run"),
     "empty": ({}, "name what to vary"),

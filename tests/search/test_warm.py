@@ -14,7 +14,7 @@ from tlx.search.space import Search, Space
 from tlx.search.study import Study
 
 SPACE = {
-    "fit.schedule": ("choice", "cosine", "constant"),
+    "features.dtype": ("choice", "float32", "float16"),
     "fit.batch_size": ("int", 2, 32),
     "fit.learning_rate": ("log", 1e-4, 1e-2),
 }
@@ -36,7 +36,7 @@ def finish(kept, bounds, points):
 
 def points(*sizes):
     return [
-        {"fit.schedule": ["constant", "cosine"][size % 2], "fit.batch_size": size, "fit.learning_rate": 0.002}
+        {"features.dtype": ["float16", "float32"][size % 2], "fit.batch_size": size, "fit.learning_rate": 0.002}
         for size in sizes
     ]
 
@@ -62,8 +62,8 @@ def learnt(kept, bounds):
 @pytest.mark.parametrize(
     "other",
     [
-        {"fit.schedule": ("choice", "constant", "cosine")},
-        {"fit.schedule": ("choice", "bogus", "constant", "more", "cosine")},
+        {"features.dtype": ("choice", "float16", "float32")},
+        {"features.dtype": ("choice", "bogus", "float16", "more", "float32")},
         {"fit.batch_size": ("power_of_two", 2, 32)},
         {"fit.batch_size": ("choice", 16, 8, 4, 2)},
         {"fit.learning_rate": ("float", 0.0, 1.0)},
@@ -81,7 +81,7 @@ def test_values_are_learnt_however_the_space_is_written(earlier, other):
 @pytest.mark.parametrize(
     ("other", "fits"),
     [
-        ({"fit.schedule": ("choice", "constant")}, [4, 8]),
+        ({"features.dtype": ("choice", "float16")}, [4, 8]),
         ({"fit.batch_size": ("power_of_two", 4, 32)}, [4, 8]),
         ({"fit.batch_size": ("int", 5, 7)}, [5, 7]),
         ({"fit.learning_rate": ("int", 0, 1)}, []),

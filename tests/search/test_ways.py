@@ -27,7 +27,7 @@ search.pruner = 'none'
 search.space = {{
     'fit.learning_rate': ('log', 1e-4, 1e-2),
     'fit.batch_size': ('power_of_two', 2, 32),
-    'fit.schedule': ('choice', 'cosine', 'constant'),
+    'features.dtype': ('choice', 'float32', 'float16'),
 }}
 """
 

@@ -18,7 +18,7 @@ MINIMAL = Path(__file__).parents[1] / "minimal.gin"
 RANDOM = (
     "search.sampler = 'random'",
     "search.pruner = 'none'",
-    "search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2), 'fit.schedule': ('choice', 'cosine', 'constant')}",
+    "search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2), 'features.dtype': ('choice', 'float32', 'float16')}",
 )
 
 

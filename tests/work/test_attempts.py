@@ -225,7 +225,8 @@ def test_other_ends_are_told_as_they_are(experiment, tmp_path, machine, kind_of_
 def test_a_kind_of_run_is_what_its_memory_depends_on(experiment):
     same = ["fit.learning_rate = 0.5", "fit.batch_size = 8", "run.seed = 7", "memory.budget_gb = 1.0"]
     assert describe(experiment.with_bindings(same)) == describe(experiment)
-    for other in ("run.image_size = 64", "freezes.last_layers.unfrozen = 3", "fit.ema = 0.9", "features.cache = False"):
+    different = ("run.image_size = 64", "freezes.last_layers.unfrozen = 3", "fit.ema = 0.9", "features.cache = False")
+    for other in (*different, "fit.optimizer = @optimizers.sgd()"):
         assert describe(experiment.with_bindings([other])) != describe(experiment)
 
 

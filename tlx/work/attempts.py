@@ -175,7 +175,10 @@ def describe(experiment: Experiment) -> str:
     arguments = experiment.trees["run"].arguments
     parts = [f"{name} = {value}" for name, value in arguments.items() if name not in _WITHOUT]
     strategy = f"strategy = {experiment.value('fit.strategy')}"
-    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", strategy])
+    chosen = experiment.value("fit.optimizer")
+    # Its numbers may well be searched, and hardly matter to the memory.
+    optimizer = f"optimizer = {chosen.entry.full_name if hasattr(chosen, 'entry') else type(chosen).__name__}"
+    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy])
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""Runs in phases: each trains what it says and nothing else, and a kill anywhere changes no number."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tlx import run as room
+from tlx.augment import Standard
+from tlx.data.splits.parts import Splits
+from tlx.errors import ModelError, TlxError
+from tlx.evaluate import Coco
+from tlx.features import Features
+from tlx.fit import Fit
+from tlx.freeze import Freeze, Phase, backbone, head_then_last_layers, last_layers
+from tlx.lazy import tf
+from tlx.models.heads.fcos import Fcos
+from tlx.run import Run, evaluate, reopen, train
+
+
+def only(*blocks):
+    return lambda layers: [layer.block in blocks for layer in layers]
+
+
+# What the second phase freezes, and has computed before its cut, the first one has changed.
+TURNS = Freeze("turns", (Phase(0.5, only("stem")), Phase(0.5, only("block4"), (("head", 0.5), ("block4_b", 0.1)))))
+GRADUAL = head_then_last_layers(2, head_share=0.5)
+
+
+class Listener:
+    """Ends the run as soon as update number `stop` is told, which is before it is evaluated, or by look `look`."""
+
+    def __init__(self, stop=None, look=None):
+        self.stop, self.end, self.said, self.updates, self.looks = stop, look, [], [], []
+
+    def say(self, message):
+        self.said.append(message)
+
+    def progress(self, what, done, total, note=""):
+        if what == "training":
+            self.updates.append(done)
+            if done == self.stop:
+                raise KeyboardInterrupt
+
+    def look(self, number, looks, metrics):
+        self.looks.append(number)
+        if number == self.end:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def traced(request):
+    """Tracing takes longer than twelve updates: all but the tests that ask for it go without."""
+    tf.config.run_functions_eagerly(not getattr(request, "param", False))
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def experiment(draw, tiny, tmp_path_factory):
+    """Return a function that gives an experiment of twelve updates, in phases of six."""
+    folder = tmp_path_factory.mktemp("features")
+    data = Splits(draw(8), draw(2, seed=1), None)
+
+    def experiment(policy, evaluations=3, **settings):
+        fit = Fit(batch_size=4, epochs=6, evaluations=evaluations, learning_rate=1e-2, ema=settings.pop("ema", None))
+        features = Features(views=2, folder=folder)
+        parts = {"augment": Standard(zoom=(0.9, 1.2)), "image_size": 64, **settings}
+        return Run(data, tiny(dropout=0.3), Fcos(channels=16, depth=1), policy, fit, features, **parts)
+
+    return experiment
+
+
+@pytest.fixture
+def detectors(monkeypatch):
+    """The detector and the values of all its variables whenever a phase has ended."""
+    seen, real = [], room.fit
+
+    def fit(learner, *arguments):
+        history = real(learner, *arguments)
+        seen.append((learner, [v.numpy().copy() for v in learner.detector.model.variables]))
+        return history
+
+    monkeypatch.setattr(room, "fit", fit)
+    return seen
+
+
+def lines(folder):
+    """The lines of the history, without what another attempt need not have in common."""
+    found = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "memory_bytes", "images_per_second")} for line in found
+    ]
+
+
+def changed(one, other, variables):
+    return {v.path.split("/")[-2] for v, a, b in zip(variables, one, other, strict=True) if not np.array_equal(a, b)}
+
+
+def assert_same(one, other):
+    assert len(one) == len(other) > 50
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# What is traced, and not run as it is, takes its time.
+KILLS = {
+    "between phases": (GRADUAL, {"evaluations": 3}, {"stop": 6}, False),
+    "at the look that ends a phase": (GRADUAL, {"evaluations": 2, "ema": 0.8}, {"look": 1}, False),
+    "inside of the second phase": (GRADUAL, {"evaluations": 3}, {"stop": 9}, False),
+    "where it freezes what changed": (TURNS, {"evaluations": 3, "ema": 0.8}, {"stop": 9}, True),
+}
+whole_runs = {}
+
+
+@pytest.mark.parametrize(("policy", "settings", "kill", "traced"), KILLS.values(), ids=KILLS, indirect=["traced"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
+    experiment, detectors, tmp_path, tmp_path_factory, policy, settings, kill, traced
+):
+    run = experiment(policy, **settings)
+    if (key := repr((policy.name, settings))) not in whole_runs:
+        folder = tmp_path_factory.mktemp("whole")
+        result = train(run, folder, "", Listener())
+        whole_runs[key] = folder, result, detectors[-1][1]
+    folder, result, state = whole_runs[key]
+    first, second = Listener(**kill), Listener()
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path, "", first)
+    repeated = train(run, tmp_path, "", second)
+    assert Counter(first.looks + second.looks) == Counter(range(1, settings["evaluations"] + 1))
+    assert lines(tmp_path) == lines(folder)
+    assert (repeated["metrics"], repeated["validation"]) == (result["metrics"], result["validation"])
+    assert_same(detectors[-1][1], state)
+    kept = [reopen(run.backbone, run.head, run.size, where)[0].model.weights for where in (folder, tmp_path)]
+    assert_same(*([v.numpy() for v in weights] for weights in kept))
+
+
+def test_each_phase_trains_what_it_says_and_nothing_else(experiment, detectors, tmp_path):
+    listener = Listener()
+    train(experiment(TURNS), tmp_path, "", listener)
+    (one, middle), (two, end) = detectors
+    variables = one.detector.model.variables
+    head = {layer.name for layer in one.detector.top.layers}
+    moved = changed(middle, end, variables)
+    assert {"block4_a", "block4_a_bn", "block4_b"} <= moved
+    assert {name for name in moved - head if name.startswith(("stem", "block"))} == {
+        "block4_a",
+        "block4_a_bn",
+        "block4_b",
+    }
+    assert one.rates(1.0) == {"head": 1.0, "backbone": 0.25}
+    assert two.rates(1.0) == {"head": 0.5, "backbone": 0.25, "backbone/block4_b": 0.1}
+    assert one.cut.prefix.weights == []
+    assert two.cut.after == "block3_concat"
+    told = "\n".join(listener.said)
+    assert "phase 1, updates 1 to 6 of 12: 1 of the backbone's 9 weight layers train, in stem" in told
+    assert "phase 2, updates 7 to 12 of 12: 2 of the backbone's 9 weight layers train, in block4" in told
+    assert [(line["update"], line["phase"]) for line in lines(tmp_path)] == [(4, 1), (8, 2), (12, 2)]
+
+
+def test_the_head_first_reads_features_alone_and_each_phase_warms_up(experiment, detectors, tmp_path, monkeypatch):
+    run, listener, asked = experiment(GRADUAL), Listener(), []
+    update = room.Learner.update
+    monkeypatch.setattr(
+        room.Learner, "update", lambda me, parts, rate: (asked.append(rate), update(me, parts, rate))[1]
+    )
+    train(run, tmp_path, "", listener)
+    (one, middle), (two, end) = detectors
+    assert one.cut.suffix is None
+    assert two.cut.suffix is not None
+    assert sum("are cached" in line for line in listener.said) == 2
+    assert {"block4_a", "block4_b"} <= changed(middle, end, one.detector.model.variables)
+    assert asked == [run.fit.rate(update, 6) for update in range(6)] * 2
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.9, 0.1, 0.2), 4), ((0.1, 0.9, 0.2), 8)])
+def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypatch, scores, best):
+    given, told, weights = iter(scores), [], {}
+
+    def scored(dataset, found):
+        told.append(found)
+        return Coco()(dataset, found) | {"AP": next(given, 0.5)}
+
+    def keep(learner, history, seen, *rest):
+        weights[seen.update] = [v.numpy().copy() for v in learner.detector.model.weights]
+        real(learner, history, seen, *rest)
+
+    real = room.fit.__globals__["keep"]
+    monkeypatch.setitem(room.fit.__globals__, "keep", keep)
+    run = experiment(TURNS, evaluator=scored, judge="validation")
+    assert train(run, tmp_path, "", Listener())["best_update"] == best
+    detector, _ = reopen(run.backbone, run.head, run.size, tmp_path)
+    assert_same([v.numpy() for v in detector.model.weights], weights[best])
+    # What is judged at the end are these weights, on features of theirs.
+    evaluate(run, tmp_path)
+    for trained, reopened in zip(*told[-2:], strict=True):
+        np.testing.assert_allclose(trained.boxes, reopened.boxes, atol=1e-3)
+        np.testing.assert_allclose(trained.scores, reopened.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_what_a_phase_freezes_and_is_changed_is_noticed_at_its_end(experiment, tmp_path, monkeypatch, phase):
+    def fit_and_spoil(learner, *arguments):
+        history = real(learner, *arguments)
+        spoilt.append(learner)
+        if len(spoilt) == phase:
+            kernel = learner.detector.network.get_layer("block1_a" if phase == 1 else "stem_conv").kernel
+            kernel.assign(kernel * 2)
+        return history
+
+    real, spoilt = room.fit, []
+    monkeypatch.setattr(room, "fit", fit_and_spoil)
+    with pytest.raises(ModelError, match="frozen weights changed"):
+        train(experiment(TURNS), tmp_path, "", Listener())
+    assert len(spoilt) == phase
+
+
+def test_of_few_updates_a_phase_may_have_none(experiment, tmp_path):
+    policy = Freeze("late", (Phase(0.99, only()), Phase(0.01, only("block4"))))
+    listener = Listener()
+    train(experiment(policy), tmp_path, "", listener)
+    assert listener.updates == list(range(1, 13))
+    assert [line["phase"] for line in lines(tmp_path)] == [1, 1, 1]
+
+
+def test_a_later_phase_that_does_not_fit_is_refused_before_the_first(experiment, tmp_path):
+    listener = Listener()
+    with pytest.raises(ModelError, match=r"head_then_last_layers\.unfrozen = 10.*give 0 to 9"):
+        train(experiment(head_then_last_layers(10)), tmp_path, "", listener)
+    assert listener.updates == []
+
+
+def test_the_checkpoint_of_a_policy_with_more_phases_is_refused(experiment, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment(GRADUAL), tmp_path, "", Listener(look=2))
+    with pytest.raises(TlxError, match=r"checkpoint\.npz was written in phase 2, and run\.freeze has only 1 now"):
+        train(experiment(last_layers(2)), tmp_path, "", Listener())
+
+
+def test_history_tells_of_each_look(experiment, tmp_path):
+    result = train(experiment(backbone()), tmp_path, "", Listener())
+    told = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [(line["update"], line["updates"], line["epoch"], line["phase"]) for line in told] == [
+        (4, 12, 2.0, 1),
+        (8, 12, 4.0, 1),
+        (12, 12, 6.0, 1),
+    ]
+    assert result["validation"] in [line["metrics"] for line in told]
+    assert all(line["losses"]["train"]["total"] > 0 for line in told)
+    assert all({"scores", "boxes"} <= line["losses"]["validation"].keys() for line in told)
+    assert [line["learning_rates"] for line in told] == [
+        {"head": pytest.approx(experiment(backbone()).fit.rate(line["update"] - 1, 12))} for line in told
+    ]
+    assert 0 < told[0]["seconds"] < told[1]["seconds"] < told[2]["seconds"]
+    assert all(1e8 < line["memory_bytes"] < 1e11 and line["images_per_second"] > 0 for line in told)
