@@ -1,5 +1,6 @@
 """A dataset becomes batches: views of pictures, in an order that depends on nothing but the seed."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,14 +10,26 @@ from functools import cached_property
 
 import numpy as np
 
-from tlx.augment import Augmentation, View, letterbox, look, move
-from tlx.data.dataset import Dataset, Example
-from tlx.data.images import open_image
+from tlx.augment import (
+    MIN_VISIBLE,
+    Augmentation,
+    Operation,
+    Picture,
+    Resize,
+    View,
+    arranged,
+    draw_view,
+    look,
+    move,
+    pictures_of,
+    whole,
+)
+from tlx.data.dataset import Dataset
+from tlx.data.images import file_hash, open_image
+from tlx.errors import ConfigError
 from tlx.lazy import tf
 
 PADDING = -2
-# Less of an object than this in view is neither an object nor background.
-_MIN_VISIBLE = 0.3
 # So many batches wait, loaded, for the one that is worked on.
 AHEAD = 2
 
@@ -27,21 +40,41 @@ Unit = tuple[int, int]
 class Views:
     """The views of a dataset at one input size: `count` of each picture, or only the whole picture.
 
-    Which view comes out depends on `seed`, the picture's index and the view's number alone. Elements are
-    (image uint8 [h, w, 3], boxes float32 [m, 4] in input pixels, labels int32 [m] with `PADDING` at unused
-    places, ignore bool [m]), where m is the same for all elements.
+    Which view comes out depends on `seed`, the picture's content and the view's number alone, but for augmentations
+    that look at objects or at other pictures. Elements are (image uint8 [h, w, 3], boxes float32 [m, 4] in input
+    pixels, labels int32 [m] with `PADDING` at unused places, ignore bool [m]), where m is the same for all elements.
+
+    Raises:
+      ConfigError: `augment` holds something that is no augmentation, or combines pictures that have a class each.
     """
 
     dataset: Dataset
     size: tuple[int, int]
-    augment: Augmentation | None = None
+    augment: Augmentation | tuple[Augmentation, ...] | None = None
     count: int = 1
     seed: int = 0
+    resize: Resize = "letterbox"
+
+    def __post_init__(self):
+        if self.dataset.task == "classification" and self.pictures > 1:
+            combined = next(operation for operation in self.operations if operation.pictures > 1)
+            raise ConfigError(f"run.augment: {combined!r} combines pictures, and here each has one class: leave it out")
+
+    @cached_property
+    def operations(self) -> tuple[Operation, ...]:
+        """What views are drawn by, in order."""
+        return arranged(self.augment)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures one view takes."""
+        return pictures_of(self.operations)
 
     @cached_property
     def slots(self) -> int:
-        """How many boxes an element has room for: the most that one picture has, at least one."""
-        return max([1, *(len(example.boxes) for example in self.dataset.examples)])
+        """How many boxes an element has room for: the most that the pictures of one view have, at least one."""
+        most = sorted((len(example.boxes) for example in self.dataset.examples), reverse=True)
+        return max([1, sum(most[i % len(most)] for i in range(self.pictures) if most)])
 
     @property
     def units(self) -> list[Unit]:
@@ -49,30 +82,80 @@ class Views:
         return [(i, v) for i in range(len(self.dataset)) for v in range(self.count)]
 
     def view(self, index: int, number: int) -> View:
-        """Return the view with this number of the picture at `index`."""
+        """Return the view with this number of the picture at `index`, without opening a picture."""
+        if not self.operations:
+            return whole(self._picture(index), self.size, self.resize)
+        rng = np.random.default_rng([self.seed, self._content(index), number])
+        others = [self._picture(other) for other in self._others(rng, index)]
+        return draw_view(self.operations, rng, self._picture(index), self.size, self.resize, others)
+
+    def depends(self, index: int) -> str:
+        """Return a text of all that the views of the picture at `index` depend on, but for their numbers."""
+        says = (self.size, self.resize, self.operations, self.seed if self.operations else None)
+        return repr(says) + (self._dataset if self.pictures > 1 else "") + self._known(index)
+
+    @cached_property
+    def _dataset(self) -> str:
+        known = "".join(self._known(i) for i in range(len(self.dataset)))
+        return hashlib.sha256(known.encode()).hexdigest()
+
+    def _known(self, index: int) -> str:
+        """Return a text of what the views of any picture may depend on of the one at `index`."""
         example = self.dataset.examples[index]
-        if self.augment is None:
-            return letterbox(example.width, example.height, self.size)
-        return self.augment(np.random.default_rng([self.seed, index, number]), example.width, example.height, self.size)
+        sees_objects = any(operation.sees_objects for operation in self.operations)
+        objects = (example.boxes.tolist(), example.ignore.tolist()) if sees_objects else ()
+        return repr((file_hash(example.image), objects))
 
     def element(self, index: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return one element: the picture as the view shows it, and its padded boxes, labels and ignore flags."""
-        example, view = self.dataset.examples[index], self.view(index, number)
-        return look(open_image(example.image), view, self.size), *self._targets(example, view)
+        view = self.view(index, number)
+        shown = {layer.picture for layer in view.layers}
+        pictures = {at: open_image(self.dataset.examples[at].image) for at in shown}
+        return look(pictures, view), *self._targets(view)
 
     def targets(self, index: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the boxes, labels and ignore flags of one element, without opening the picture."""
-        return self._targets(self.dataset.examples[index], self.view(index, number))
+        return self._targets(self.view(index, number))
 
-    def _targets(self, example: Example, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        moved, visible = move(example.boxes, view, self.size)
-        kept = np.flatnonzero((visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1))
+    def _targets(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         boxes = np.zeros((self.slots, 4), np.float32)
         labels = np.full(self.slots, PADDING, np.int32)
         ignore = np.zeros(self.slots, np.bool_)
-        boxes[: len(kept)], labels[: len(kept)] = moved[kept], example.labels[kept]
-        ignore[: len(kept)] = example.ignore[kept] | (visible[kept] < _MIN_VISIBLE)
+        start = 0
+        for number, layer in enumerate(view.layers):
+            example = self.dataset.examples[layer.picture]
+            moved, visible = move(example.boxes, view, number)
+            kept = (visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1)
+            if layer.objects is not None:
+                kept &= np.isin(np.arange(len(kept)), layer.objects)
+            stop = start + int(kept.sum())
+            boxes[start:stop], labels[start:stop] = moved[kept], example.labels[kept]
+            ignore[start:stop] = example.ignore[kept] | (visible[kept] < MIN_VISIBLE)
+            start = stop
         return boxes, labels, ignore
+
+    def _picture(self, index: int) -> Picture:
+        example = self.dataset.examples[index]
+        return Picture(index, example.width, example.height, example.boxes, example.ignore)
+
+    @cached_property
+    def _contents(self) -> dict[int, int]:
+        return {}
+
+    def _content(self, index: int) -> int:
+        """Return a number that stands for a picture's content; the file is read once."""
+        if index not in self._contents:
+            self._contents[index] = int(file_hash(self.dataset.examples[index].image)[:16], 16)
+        return self._contents[index]
+
+    def _others(self, rng: np.random.Generator, index: int) -> list[int]:
+        """Draw the other pictures of a view: no picture comes twice while there are enough of them."""
+        wanted, there = self.pictures - 1, len(self.dataset)
+        if wanted == 0:
+            return []
+        drawn = (rng.choice(there - 1, min(wanted, there - 1), replace=False) + index + 1) % there if there > 1 else []
+        cycle = [index, *(int(other) for other in drawn)]
+        return [cycle[i % len(cycle)] for i in range(1, self.pictures)]
 
 
 def order(pictures: int, views: int, seed: int, start: int = 0) -> Iterator[Unit]:

@@ -51,8 +51,7 @@ class Predictor:
 
 def _detections(views: Views, index: int, number: int, raw: tuple[np.ndarray, ...]) -> Detections:
     boxes, scores, labels = raw
-    example = views.dataset.examples[index]
-    placed = restore(boxes, views.view(index, number), example.width, example.height)
+    placed = restore(boxes, views.view(index, number))
     real = (scores > 0) & (placed[:, 2:] > placed[:, :2]).all(1)
     return Detections(placed[real], scores[real], labels[real].astype(np.int32))
 

@@ -67,7 +67,7 @@ class Run:
     freeze: Freeze
     fit: Fit
     features: Features
-    augment: Augmentation = Standard()
+    augment: Augmentation | tuple[Augmentation, ...] = Standard()
     evaluator: Coco = Coco()
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
