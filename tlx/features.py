@@ -23,7 +23,7 @@ from tlx.registry import rooms
 
 _BATCH = 16
 # To be counted up when pictures are decoded or resampled in another way.
-_FORMAT = 2
+_FORMAT = 3
 # What this run has opened: training and validation features must not push each other out.
 _IN_USE: set[Path] = set()
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -179,6 +179,7 @@ def _key(views: Views, cut: Cut, settings: Features) -> str:
         boot,
         views.size,
         repr(views.augment),
+        views.resize,
         views.count,
         views.seed,
         settings.dtype,

@@ -38,7 +38,8 @@ def predict_pictures(
         config.build(given["backbone"]), config.build(given["head"]), height_width, folder, precision
     )
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
-    found = predict(detector, cut, Dataset("pictures", detector.classes, tuple(examples))) if examples else []
+    pictures, resize = Dataset("pictures", detector.classes, tuple(examples)), experiment.value("run.resize")
+    found = predict(detector, cut, pictures, resize=resize) if examples else []
     target.mkdir(parents=True, exist_ok=True)
     errors = [row["error"] for row in listed]
     for number, (example, seen) in enumerate(zip(examples, found, strict=True)):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx.augment import restore
+from tlx.augment import Resize, restore
 from tlx.data.dataset import Dataset
 from tlx.evaluate import Detections
 from tlx.features import Source, encoder
@@ -56,8 +56,10 @@ def _detections(views: Views, index: int, number: int, raw: tuple[np.ndarray, ..
     return Detections(placed[real], scores[real], labels[real].astype(np.int32))
 
 
-def predict(detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH) -> list[Detections]:
+def predict(
+    detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH, resize: Resize = "letterbox"
+) -> list[Detections]:
     """Return the detections for every picture of a dataset, straight from its pixels, `batch` of them at once."""
-    views = Views(dataset, detector.size)
+    views = Views(dataset, detector.size, resize=resize)
     source = Source(views, views.element, encoder(cut, False), False, "")
     return Predictor(detector, cut, source, batch)()[0]

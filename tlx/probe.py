@@ -39,7 +39,7 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     devices = several_here(run.fit.strategy)
     detector, _ = assemble(run, devices)
     parts = cut(detector.network, detector.blocks)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
+    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
     learner = Learner(detector, parts, source, run.fit, devices)

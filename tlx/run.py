@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tlx import checkpoint, freeze
 from tlx import memory as usage
-from tlx.augment import Augmentation, Standard
+from tlx.augment import Augmentation, Resize, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
@@ -55,7 +55,9 @@ class Run:
     """One experiment: which data, which network, what of it trains, and how.
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
-    width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
+    width), in pixels. `resize` is how a picture is brought to that: `letterbox` shows all of it undistorted, on grey,
+    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `augment` is one operation, or
+    several of them. `judge` is the split that the final metrics are of; where there is no test split it
     is validation. `precision` is what layers compute in; weights, outputs and losses are float32 all the
     same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the
     head's first weights, the views and their order.
@@ -71,6 +73,7 @@ class Run:
     evaluator: Coco = Coco()
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
+    resize: Resize = "letterbox"
     judge: Literal["test", "validation"] = "test"
     precision: Precision = "float32"
     seed: int = 0
@@ -133,7 +136,8 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
-    found = predictor()[0] if split == "validation" else predict(detector, parts, dataset, predictor.batch)
+    whole = split == "validation"
+    found = predictor()[0] if whole else predict(detector, parts, dataset, predictor.batch, run.resize)
     keep_pictures(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
@@ -183,7 +187,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits))
+    found = predict(detector, parts, dataset, min(at_once, fits), run.resize)
     keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
 
@@ -252,10 +256,11 @@ def _fit(
     run: Run, detector: Detector, parts: Cut, log: RunLog, devices: Devices, micro: int | None
 ) -> tuple[History, Predictor]:
     at_once = min(BATCH, micro or BATCH)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
+    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
     train_source = source(views, parts, run.features, log.listener.progress, at_once)
     log.say(train_source.note)
-    validation = source(Views(run.data.validation, run.size), parts, run.features, log.listener.progress, at_once)
+    whole = Views(run.data.validation, run.size, resize=run.resize)
+    validation = source(whole, parts, run.features, log.listener.progress, at_once)
     predictor = Predictor(detector, parts, validation, at_once)
     latest: list[Detections] = []
 

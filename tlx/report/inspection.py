@@ -13,6 +13,7 @@ from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor import examine, grouped, worst
 from tlx.data.doctor.patient import Patient, admit
 from tlx.data.splits.parts import Splits
+from tlx.pipeline import Views
 from tlx.report.histogram import Histogram, counted, doubling
 
 # COCO's: a box is small below 32 x 32 pixels and large from 96 x 96 on.
@@ -22,13 +23,17 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """A dataset and all findings about it; `format` is the name of what read it."""
+    """A dataset and all findings about it; `format` is the name of what read it.
+
+    `views` are those that an experiment would train on, if it is one that is inspected.
+    """
 
     path: str
     name: str
     format: str
     patient: Patient
     findings: tuple[Finding, ...]
+    views: Views | None = None
 
     @property
     def severity(self) -> int:
@@ -103,11 +108,16 @@ class Inspection:
 
 
 def inspect(
-    data: Dataset | Splits, size: tuple[int, int], path: Path, format: str, root: Path | None = None
+    data: Dataset | Splits,
+    size: tuple[int, int],
+    path: Path,
+    format: str,
+    root: Path | None = None,
+    views: Views | None = None,
 ) -> Inspection:
     """Return all there is to tell about data that is to be trained at `size`, (height, width) in pixels."""
     found = (*data.findings, *examine(data, size, root))
-    return Inspection(str(path), path.resolve().stem, format, admit(data, size, root), found)
+    return Inspection(str(path), path.resolve().stem, format, admit(data, size, root), found, views)
 
 
 def _rows(patient: Patient) -> Iterator[dict[str, Any]]:
