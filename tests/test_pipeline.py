@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from tlx.augment import Standard
+from tlx.augment import Geometry, Standard, arranged
+from tlx.augment.affine import shifted
+from tlx.augment.colours import Brightness, Contrast
+from tlx.augment.combinations import CopyPaste, Mixup, Mosaic
+from tlx.augment.crops import CropByOverlap
+from tlx.augment.flips import Flip
+from tlx.augment.pixels import Blur, Noise
+from tlx.augment.zoom import Zoom
+from tlx.data.dataset import Dataset, Example
 from tlx.data.images import read_image
-from tlx.data.targets import UNLABELLED, Boxes
-from tlx.errors import DataError
+from tlx.data.targets import ANY_CLASS, UNLABELLED, Boxes
+from tlx.errors import ConfigError, DataError
 from tlx.pipeline import Views, batches, chunks, order
-from tlx.tasks.detection import Detection
+from tlx.tasks.detection import PADDING, Detection
 
 small = st.integers(1, 12)
 
@@ -117,15 +126,79 @@ def test_what_loading_raises_comes_out_as_it_is(draw):
         list(batches(views.element, chunks(views.units, 2, 2)))
 
 
-def test_a_view_depends_on_seed_index_and_number_alone(draw):
+def test_a_view_depends_on_seed_content_and_number_alone(draw, tmp_path):
     dataset = draw(3)
     one = Views(dataset, (64, 64), Standard(), 4, seed=1)
-    # A subset that begins with the same picture shows the same views of it, in any order of asking.
-    other = Views(dataset.subset([0], "first"), (64, 64), Standard(), 9, seed=1)
+    # In another dataset, at another place and under another name, the same picture has the same views.
+    copied = replace(dataset.examples[2], image=tmp_path / "copy.png")
+    copied.image.write_bytes(dataset.examples[2].image.read_bytes())
+    other = Views(Dataset("first", dataset.classes, (dataset.examples[0], copied)), (64, 64), Standard(), 9, seed=1)
     for number in (3, 0, 2):
         assert (one.view(0, number).matrix == other.view(0, number).matrix).all()
+        assert (one.view(2, number).matrix == other.view(1, number).matrix).all()
+    assert one.depends(2) == other.depends(1)
     changed = [one.view(0, 1), one.view(1, 0), Views(dataset, (64, 64), Standard(), 4, seed=2).view(0, 0)]
     assert all((view.matrix != one.view(0, 0).matrix).any() for view in changed)
+
+
+def test_what_a_view_depends_on_tells_all_that_changes_it(draw):
+    dataset = draw(5)
+    plain = Views(dataset, (64, 64), Standard(), 4)
+    less = dataset.subset([0, 1, 2], "less")
+    assert plain.depends(0) != plain.depends(1)
+    assert plain.depends(0) == replace(plain, dataset=less, count=9).depends(0)
+    for change in ({"augment": Flip()}, {"resize": "stretch"}, {"seed": 3}, {"size": (64, 96)}):
+        assert replace(plain, **change).depends(0) != plain.depends(0)
+    # Labels matter to those that look at them alone, and the dataset to those that mix pictures.
+    bare = replace(dataset.examples[0], boxes=dataset.examples[0].boxes / 2)
+    moved = replace(dataset, examples=(bare, *dataset.examples[1:]))
+    assert replace(plain, dataset=moved).depends(0) == plain.depends(0)
+    for augment, over in ((CropByOverlap(), moved), (Mosaic(), less)):
+        seeing = replace(plain, augment=augment)
+        assert replace(seeing, dataset=over).depends(0) != seeing.depends(0)
+    assert Views(dataset, (64, 64), seed=1).depends(0) == Views(dataset, (64, 64), seed=2).depends(0)
+
+
+@pytest.mark.parametrize("augment", [Mosaic(probability=1.0), Mixup(probability=1.0), CopyPaste(probability=1.0)])
+def test_several_pictures_in_a_view_bring_their_objects_and_there_is_room_for_all(draw, augment):
+    dataset = draw(6)
+    three = {"labels": np.zeros(3, np.int32), "ignore": np.zeros(3, bool)}
+    crowded = replace(dataset.examples[0], boxes=np.repeat(dataset.examples[0].boxes, 3, 0), **three)
+    views = Views(replace(dataset, examples=(crowded, *dataset.examples[1:])), (96, 96), augment, 8)
+    assert views.slots == 3 + augment.pictures - 1
+    seen = [sorted({layer.picture for layer in views.view(i, n).layers}) for i, n in views.units]
+    assert max(map(len, seen)) == augment.pictures
+    assert {picture for pictures in seen for picture in pictures} == set(range(6))
+    for index, number in views.units[:24]:
+        picture, *targets = views.element(index, number)
+        assert (picture.shape, picture.dtype) == ((96, 96, 3), np.uint8)
+        for one, other in zip(targets, views.targets(index, number), strict=True):
+            assert (one == other).all()
+    assert max((views.targets(i, n)[1] != PADDING).sum() for i, n in views.units) > 1
+
+
+def test_a_dataset_of_one_picture_is_combined_with_itself(draw):
+    views = Views(draw(1), (96, 96), (Mosaic(probability=1.0), Mixup(probability=1.0)), 3)
+    assert (views.pictures, views.slots) == (5, 5)
+    assert {layer.picture for layer in views.view(0, 1).layers} == {0}
+    assert views.element(0, 1)[0].shape == (96, 96, 3)
+
+
+def test_pictures_with_a_class_each_are_not_combined(draw):
+    labelled = replace(draw(2), task="classification")
+    Views(labelled, (64, 64), Standard())
+    with pytest.raises(ConfigError, match=r"Mixup.*combines pictures"):
+        Views(labelled, (64, 64), (Flip(), Mixup()))
+
+
+def test_operations_come_by_kind_and_within_a_kind_as_written():
+    given = (Noise(), Contrast(), Zoom(), Blur(), Flip(), Mosaic(), Brightness())
+    assert arranged(given) == (Mosaic(), Zoom(), Flip(), Contrast(), Brightness(), Noise(), Blur())
+    assert arranged((Blur(), Standard())) == (*arranged(Standard()), Blur())
+    assert arranged([Flip()]) == arranged(Flip()) == (Flip(),)
+    assert arranged(None) == ()
+    with pytest.raises(ConfigError, match="no operation"):
+        arranged((Flip(), "blur"))
 
 
 def test_without_augmentation_every_view_is_the_letterbox(draw):
@@ -136,3 +209,63 @@ def test_without_augmentation_every_view_is_the_letterbox(draw):
     np.testing.assert_array_equal(targets["boxes"], dataset.examples[1].objects.boxes)
     assert targets["labels"].tolist() == [1]
     assert targets["ignore"].tolist() == [False]
+
+
+class Shift(Geometry):
+    """Everything moves 50 pixels to the left."""
+
+    def __call__(self, rng, scene):
+        return scene.moved(shifted(-50, 0))
+
+
+class Flatten(Geometry):
+    """What no picture can show."""
+
+    def __call__(self, rng, scene):
+        return scene.moved(np.zeros((2, 3)))
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """Return a function that makes an example of 100 x 100 pixels."""
+
+    def example(boxes, labels, ignore):
+        Image.new("RGB", (100, 100)).save(tmp_path / "black.png")
+        arrays = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), np.array(ignore, bool)
+        return Example(tmp_path / "black.png", 100, 100, Boxes(*arrays))
+
+    return example
+
+
+def test_a_view_that_cannot_be_drawn_is_refused(shown):
+    views = Views(Dataset("one", ("a",), (shown([], [], []),)), (100, 100), (Flip(), Flatten()))
+    with pytest.raises(ConfigError, match=r"run\.augment = \(Flip\(probability=0\.5\), .*cannot be drawn"):
+        views.targets(0, 0)
+
+
+def test_padding_and_boxes_that_leave_the_frame(shown):
+    boxes = [[0, 0, 40, 40], [40, 0, 60, 20], [20, 0, 60, 20], [60, 0, 90, 20], [0, 0, 100, 100]]
+    full = shown(boxes, [0, 1, 0, 1, ANY_CLASS], [False, False, False, False, True])
+    dataset = Dataset("shifted", ("a", "b"), (full, shown([], [], [])))
+    views = Views(dataset, (100, 100), Shift())
+    assert views.room == 5
+    moved, labels, ignore = views.targets(0, 0).values()
+    # The first is gone; of the second half is left; of the third a quarter, too little to be learnt or punished.
+    assert moved[:4].tolist() == [[0, 0, 10, 20], [0, 0, 10, 20], [10, 0, 40, 20], [0, 0, 50, 100]]
+    assert labels.tolist() == [1, 0, 1, ANY_CLASS, PADDING]
+    assert ignore.tolist() == [False, True, False, True, False]
+    assert (moved[4] == 0).all()
+    none, labels, ignore = views.targets(1, 0).values()
+    assert none.shape == (5, 4)
+    assert (labels == PADDING).all()
+    assert not ignore.any()
+
+
+def test_slivers_of_less_than_a_pixel_are_left_out(shown):
+    dataset = Dataset("sliver", ("a",), (shown([[0, 0, 50.5, 40]], [0], [False]),))
+    assert Views(dataset, (100, 100), Shift()).targets(0, 0)["labels"].tolist() == [PADDING]
+
+
+def test_a_dataset_without_boxes_has_room_for_one(shown):
+    views = Views(Dataset("empty", (), (shown([], [], []),)), (32, 32))
+    assert [a.shape for a in views.targets(0, 0).values()] == [(1, 4), (1,), (1,)]

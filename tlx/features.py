@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tlx.data.images import file_hash
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
@@ -170,13 +169,7 @@ def _computed(
 
 def _pictures(views: Views) -> list[str]:
     """Return under which name each picture's features are stored: a digest of all that is its own in them."""
-    names = []
-    for index, example in enumerate(views.dataset.examples):
-        own = file_hash(example.image).encode() + example.targets.tobytes()
-        # To be deleted once a view is drawn from its picture's content: until then it is drawn from the index.
-        own += b"" if views.augment is None else str(index).encode()
-        names.append(hashlib.sha256(own).hexdigest()[:32])
-    return names
+    return [hashlib.sha256(views.depends(i).encode()).hexdigest()[:32] for i in range(len(views.dataset))]
 
 
 def _key(views: Views, cut: Cut, settings: Features, engine: str = "") -> str:
@@ -200,6 +193,7 @@ def _key(views: Views, cut: Cut, settings: Features, engine: str = "") -> str:
         boot,
         views.size,
         repr(views.augment),
+        views.resize,
         views.count,
         views.seed,
         settings.dtype,

@@ -39,7 +39,7 @@ def predict_pictures(
     )
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
-    found = predict(detector, cut, pictures) if examples else []
+    found = predict(detector, cut, pictures, resize=experiment.value("run.resize")) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)
     errors, task = [row["error"] for row in listed], task_of(detector.task)

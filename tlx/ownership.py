@@ -26,7 +26,7 @@ _NAMES: dict[Kind, tuple[str, ...]] = {
     ),
     "search": (*_RESULTS, "study.journal", "storage.json"),
     "predictions": ("predictions.json",),
-    "inspection": ("index.html", "sheet.png", "inspection.json"),
+    "inspection": ("index.html", "sheet.png", "augmented.png", "inspection.json"),
     "images": ("index.jsonl",),
     "files": (),
 }

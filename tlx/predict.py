@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tlx.augment import Resize
 from tlx.data.dataset import Dataset
 from tlx.engines.engine import Compiled, Engine
 from tlx.engines.tensorflow import TensorFlow
@@ -57,9 +58,14 @@ class Predictor:
 
 
 def predict(
-    detector: Detector, cut: Cut, dataset: Dataset, batch: int = BATCH, engine: Engine = TensorFlow()
+    detector: Detector,
+    cut: Cut,
+    dataset: Dataset,
+    batch: int = BATCH,
+    engine: Engine = TensorFlow(),
+    resize: Resize = "letterbox",
 ) -> list[Any]:
     """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once."""
-    views = Views(dataset, detector.size)
+    views = Views(dataset, detector.size, resize=resize)
     source = Source(views, views.element, encoder(cut, True), False, "")
     return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]

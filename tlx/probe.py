@@ -51,7 +51,7 @@ def _measure(
 ) -> dict[str, float]:
     """Do what `measure` says in the phase that the detector is in."""
     parts = cut(detector.network, detector.blocks)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
+    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
     learner = Learner(detector, parts, source, run.fit, devices, rates)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tlx import checkpoint, freeze, ownership
 from tlx import memory as usage
-from tlx.augment import Augmentation, Standard
+from tlx.augment import Augmentation, Resize, Standard
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
@@ -72,12 +72,14 @@ class Run:
     """One experiment: which data, which network, what of it trains, and how.
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
-    width), in pixels. `judge` is the split that the final metrics are of; where there is no test split it
-    is validation. `evaluator` is the task's own where none is given, and `metric` the one of its metrics that
-    decides which weights of a run are kept; without it, that is the primary one. `engine` computes what is only
-    computed forward: the frozen part. `precision` is what layers
-    compute in; weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs
-    with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views and their order.
+    width), in pixels. `resize` is how a picture is brought to that: `letterbox` shows all of it undistorted, on grey,
+    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `augment` is one operation, or
+    several of them. `judge` is the split that the final metrics are of; where there is no test split it is validation.
+    `evaluator` is the task's own where none is given, and `metric` the one of its metrics that decides which weights
+    of a run are kept; without it, that is the primary one. `engine` computes what is only computed forward: the frozen
+    part. `precision` is what layers compute in; weights, outputs and losses are float32 all the same, and only GPUs
+    with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views
+    and their order.
     """
 
     data: Splits
@@ -86,12 +88,13 @@ class Run:
     freeze: Freeze
     fit: Fit
     features: Features
-    augment: Augmentation = Standard()
+    augment: Augmentation | tuple[Augmentation, ...] = Standard()
     evaluator: Evaluator | None = None
     metric: str | None = None
     engine: Engine = TensorFlow()
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
+    resize: Resize = "letterbox"
     judge: Literal["test", "validation"] = "test"
     precision: Precision = "float32"
     seed: int = 0
@@ -154,7 +157,9 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     split, dataset = run.judged
     # What the last phase froze may have been otherwise when the best look was taken.
     cached = split == "validation" and history.best.phase == history.phase
-    found = predictor()[0] if cached else predict(detector, predictor.cut, dataset, predictor.batch, run.engine)
+    found = (
+        predictor()[0] if cached else predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize)
+    )
     keep_pictures(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
     result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
@@ -205,7 +210,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits), run.engine)
+    found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator(dataset, found)}
@@ -304,10 +309,10 @@ def _fit_phase(
 ) -> tuple[Learner, Predictor]:
     parts = cut(detector.network, detector.blocks)
     at_once = min(BATCH, micro or BATCH)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed)
+    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
     train_source = source(views, parts, run.features, log.listener.progress, at_once, run.engine)
     log.say(train_source.note)
-    looked_at = Views(run.data.validation, run.size)
+    looked_at = Views(run.data.validation, run.size, resize=run.resize)
     validation = source(looked_at, parts, run.features, log.listener.progress, at_once, run.engine)
     predictor = Predictor(detector, parts, validation, at_once)
     latest: list[Any] = []

@@ -104,6 +104,21 @@ def test_an_experiment_is_inspected_as_it_is_divided_and_at_its_size(scenes, tmp
     told = json.loads(output)
     assert (told["image_size"], told["format"]) == ([64, 96], "voc")
     assert list(told["parts"]) == ["train", "validation", "test"]
+    assert (tmp_path / "runs/inspect-tiny/augmented.png").exists()
+
+
+def test_an_experiment_shows_eight_augmented_views(scenes, tmp_path):
+    several = "run.augment = (@augmentations.vertical_flip(), @augmentations.mosaic())\nrun.resize = 'stretch'\n"
+    (tmp_path / "tiny.gin").write_text(EXPERIMENT.format(folder=scenes) + several)
+    code, output, errors = inspect("tiny.gin", "--out=there", cwd=tmp_path)
+    assert code in (0, 1), errors
+    assert "augmented: there/augmented.png" in output
+    html = (tmp_path / "there/index.html").read_text()
+    shown = html[html.index("Augmented views") :]
+    assert shown.count("<figure>") == 8
+    # Four columns and two rows of 495 x 330 pixels, with a gap around each.
+    with Image.open(tmp_path / "there/augmented.png") as sheet:
+        assert sheet.size == (4 * (495 + 8) + 8, 2 * (330 + 8) + 8)
 
 
 def test_a_wide_terminal_is_no_need(scenes, tmp_path):

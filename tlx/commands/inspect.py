@@ -14,6 +14,7 @@ from rich.text import Text
 from tlx import config, ownership, registry
 from tlx.commands.reading import bound, reader_for
 from tlx.commands.shared import CONSOLE, FLAGS
+from tlx.config import Experiment
 from tlx.data.dataset import Dataset
 from tlx.data.files import existing
 from tlx.data.place import refuse_taken
@@ -21,6 +22,7 @@ from tlx.data.sniff import recognize
 from tlx.data.splits.parts import Splits
 from tlx.data.survey import watched_by
 from tlx.errors import TlxError
+from tlx.pipeline import Views
 from tlx.registry import Entry, commands
 from tlx.report.terminal import Terminal
 from tlx.tree import Node, walk
@@ -37,11 +39,12 @@ _SIZE = 320
 
 
 class _Read(NamedTuple):
-    """What is to be inspected: the data, its reader's name, and the (height, width) that it is trained at."""
+    """What is to be inspected: the data, its reader's name, the (height, width) that it is trained at, and as what."""
 
     data: Dataset | Splits
     format: str
     size: tuple[int, int]
+    views: Views | None = None
 
 
 @commands.register("inspect")
@@ -50,7 +53,8 @@ def inspect_data(arguments: list[str]) -> None:
 
     PATH is a folder or file of any format, or an experiment's gin file, whose data is then inspected as it is
     divided, and at its image size. Prints counts, histograms and findings, and writes index.html, sheet.png
-    (pictures with their boxes) and inspection.json to --out. The exit code is 0 where nothing is worse than a
+    (pictures with their boxes) and inspection.json to --out; of an experiment also augmented.png, eight views as it
+    would train on them. The exit code is 0 where nothing is worse than a
     note, 1 for warnings, and 2 for errors, or where the data cannot be read at all.
 
     --fix writes a repaired copy in the same format, or as VOC where that cannot be written: without broken boxes
@@ -90,7 +94,7 @@ def _inspect(arguments: list[str]) -> int:
     with Terminal(Console(stderr=True)) as terminal, watched_by(partial(terminal.progress, "looking at pictures")):
         read = _read(path)
         root = path if isinstance(read.data, Dataset) else None
-        inspection = inspect(read.data, read.size, path, read.format, root)
+        inspection = inspect(read.data, read.size, path, read.format, root, read.views)
     if not FLAGS.json:
         overview.show(CONSOLE, inspection)
     told = inspection.to_json()
@@ -108,6 +112,8 @@ def _inspect(arguments: list[str]) -> int:
         print(content)
     else:
         CONSOLE.print(f"\npage: {out / 'index.html'}\nsheet: {out / 'sheet.png'}", soft_wrap=True, markup=False)
+        if inspection.views:
+            CONSOLE.print(f"augmented: {out / 'augmented.png'}", soft_wrap=True, markup=False)
     return inspection.severity
 
 
@@ -126,7 +132,19 @@ def _read_experiment(path: Path) -> _Read:
     size: Any = FLAGS.image_size or experiment.value("run.image_size")
     names = {_reader(node) for node in walk([data]) if node.entry.kind == "readers"}
     format = names.pop() if len(names) == 1 else "several formats"
-    return _Read(config.build(data), format, (size, size) if isinstance(size, int) else size)
+    height_width = (size, size) if isinstance(size, int) else size
+    divided = config.build(data)
+    return _Read(divided, format, height_width, _views(experiment, divided, height_width))
+
+
+def _views(experiment: Experiment, data: Any, size: tuple[int, int]) -> Views:
+    """Return the views that an experiment trains on."""
+    given = experiment.value("run.augment")
+    augment = tuple(
+        config.build(one) if isinstance(one, Node) else one for one in (given if isinstance(given, tuple) else (given,))
+    )
+    resize, seed = experiment.value("run.resize"), experiment.value("run.seed")
+    return Views(data.train, size, augment, seed=seed, resize=resize)
 
 
 def _reader(node: Node) -> str:

@@ -72,11 +72,11 @@ class Dataset:
 
     def __post_init__(self):
         for example in self.examples:
-            labels = example.targets.labels.tolist()
+            where, labels = example.record or example.image, example.targets.labels.tolist()
             if labels and not ANY_CLASS <= min(labels) <= max(labels) < len(self.classes):
-                raise DataError(f"{example.record}: a label is outside the {len(self.classes)} classes")
+                raise DataError(f"{where}: a label is outside the {len(self.classes)} classes")
             if example.targets.task not in ("", self.task):
-                raise DataError(f"{example.record}: is labelled for {example.targets.task}, not for {self.task}")
+                raise DataError(f"{where}: is labelled for {example.targets.task}, not for {self.task}")
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -94,7 +94,9 @@ class Dataset:
         labels = [example.targets.labels.tolist() for example in self.examples]
         for example, found in zip(self.examples, labels, strict=True):
             if len(found) > 1:
-                raise DataError(f"{example.record}: has {len(found)} boxes where a classified image has one")
+                raise DataError(
+                    f"{example.record or example.image}: has {len(found)} boxes where a classified image has one"
+                )
         pairs = zip(self.examples, labels, strict=True)
         examples = tuple(replace(example, targets=ImageClass(found[0])) for example, found in pairs if found)
         return replace(self, task=ImageClass.task, examples=examples)

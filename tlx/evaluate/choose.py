@@ -8,7 +8,10 @@ from tlx.tasks.task import task_of
 
 def default_evaluator(task: str) -> Evaluator:
     """Return the evaluator that a task, by its registered name, is judged by where none is given."""
-    return registry.find(f"evaluators.{task_of(task).evaluator}").factory()
+    name = task_of(task).evaluator
+    if name not in registry.evaluators.entries:
+        registry.discover()
+    return registry.find(f"evaluators.{name}").factory()
 
 
 def evaluator_of(experiment: Experiment) -> Evaluator:

@@ -19,7 +19,7 @@ _TOP = 5
 
 
 class Record(NamedTuple):
-    """Of one picture: its class, the class that it was taken for, and how many classes scored above the right one."""
+    """Of one picture: its class, the class that it was taken for, and how many classes came before the right one."""
 
     label: int
     predicted: int
@@ -54,7 +54,9 @@ class ClassificationEvaluator(Evaluator):
                 f"{example.image}: a score is not finite; the weights probably diverged: lower fit.learning_rate"
             )
         label = int(example.targets.labels[0])
-        return Record(label, prediction.best, int((scores > scores[label]).sum()))
+        # Of equal scores the first counts as the higher one, as it does for the most likely class.
+        rank = (scores > scores[label]).sum() + (scores[:label] == scores[label]).sum()
+        return Record(label, prediction.best, int(rank))
 
     def summarize(self, records: Sequence[Record], classes: Sequence[str]) -> Metrics:
         """Return the metrics of a set of pictures, ready for JSON.

@@ -13,6 +13,7 @@ from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor import examine, grouped, worst
 from tlx.data.doctor.patient import Patient, admit
 from tlx.data.splits.parts import Splits
+from tlx.pipeline import Views
 from tlx.report.histogram import Histogram, counted, doubling
 from tlx.tasks.task import task_of
 
@@ -23,13 +24,17 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """A dataset and all findings about it; `format` is the name of what read it."""
+    """A dataset and all findings about it; `format` is the name of what read it.
+
+    `views` are those that an experiment would train on, if it is one that is inspected.
+    """
 
     path: str
     name: str
     format: str
     patient: Patient
     findings: tuple[Finding, ...]
+    views: Views | None = None
 
     @property
     def severity(self) -> int:
@@ -104,12 +109,17 @@ class Inspection:
 
 
 def inspect(
-    data: Dataset | Splits, size: tuple[int, int], path: Path, format: str, root: Path | None = None
+    data: Dataset | Splits,
+    size: tuple[int, int],
+    path: Path,
+    format: str,
+    root: Path | None = None,
+    views: Views | None = None,
 ) -> Inspection:
     """Return all there is to tell about data that is to be trained at `size`, (height, width) in pixels."""
     patient = admit(data, size, root)
     found = (*data.findings, *examine(data, size, task_of(patient.task).check, root))
-    return Inspection(str(path), path.resolve().stem, format, patient, found)
+    return Inspection(str(path), path.resolve().stem, format, patient, found, views)
 
 
 def _rows(patient: Patient) -> Iterator[dict[str, Any]]:

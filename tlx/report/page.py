@@ -16,12 +16,14 @@ from tlx.data.dataset import Example, Finding
 from tlx.data.images import open_image
 from tlx.data.targets import Boxes
 from tlx.errors import DataError
+from tlx.pipeline import Views
+from tlx.report.augmented import augmented
 from tlx.report.inspection import SIZES, Inspection
 from tlx.report.pictures import contact_sheet, draw
 from tlx.report.text import printable
 
 # So many pictures show what there is; so many cases of one kind show what it is.
-_SHOWN, _CASES, _PICTURED = 24, 20, 4
+_SHOWN, _CASES, _PICTURED, _VIEWS = 24, 20, 4, 8
 _TILE = (440, 330)
 # A picture's longest side before boxes are drawn; larger ones would take seconds and be shrunk anyway.
 _LONGEST = 1280
@@ -83,7 +85,9 @@ def page(inspection: Inspection) -> str:
             f"<h2>Findings</h2>{_findings(inspection)}",
             f'<h2>Counts</h2><div class="scroll">{_counts(inspection)}</div>',
             f'<h2>Sizes</h2><div class="histograms">{histograms}</div>',
-            f"<h2>Pictures</h2>{_pictures(inspection, chosen(inspection, _SHOWN))}</body></html>\n",
+            f"<h2>Pictures</h2>{_figures(_drawn(inspection, chosen(inspection, _SHOWN)))}",
+            f"<h2>Augmented views</h2>{_figures(_augmented(inspection.views))}" if inspection.views else "",
+            "</body></html>\n",
         )
     )
 
@@ -103,7 +107,7 @@ def _group(inspection: Inspection, code: str, found: Sequence[Finding], places: 
     pictures = inspection.patient.pictures
     where = (places.get(f.file, places.get(f"{f.file} ({f.record})")) for f in found)
     concerned = [i for i in dict.fromkeys(where) if i is not None and not pictures[i].error]
-    drawn = _pictures(inspection, concerned[:_PICTURED]) if severity != "info" else ""
+    drawn = _figures(_drawn(inspection, concerned[:_PICTURED])) if severity != "info" else ""
     return (
         f'<details class="{severity}"{" open" if severity == "error" else ""}><summary>{len(found)} x <code>'
         f"{_text(code)}</code> ({severity}): {_text(_line(found[0]))}</summary><ul>{lines}{more}</ul>{drawn}</details>"
@@ -134,12 +138,18 @@ def _counts(inspection: Inspection) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _pictures(inspection: Inspection, indices: Sequence[int]) -> str:
+def _figures(pictures: Sequence[tuple[str, Image.Image]]) -> str:
     figures = (
         f'<figure><img src="{_data_uri(picture)}" alt=""><figcaption>{_text(name)}</figcaption></figure>'
-        for name, picture in _drawn(inspection, indices)
+        for name, picture in pictures
     )
     return f'<div class="pictures">{"".join(figures)}</div>'
+
+
+@lru_cache(maxsize=1)
+def _augmented(views: Views) -> list[tuple[str, Image.Image]]:
+    """Return views with their boxes; kept, since the page and a file of their own show the same ones."""
+    return augmented(views, _VIEWS)
 
 
 def _drawn(inspection: Inspection, indices: Sequence[int]) -> list[tuple[str, Image.Image]]:
@@ -182,6 +192,8 @@ def _text(value: object) -> str:
 def write(inspection: Inspection, folder: Path, content: str) -> None:
     """Write index.html, sheet.png and inspection.json (`content`) to a folder, in place of those of before.
 
+    Of an experiment, also augmented.png: views of what it would train on, with their boxes.
+
     Raises:
       TlxError: the folder holds what tlx did not make.
     """
@@ -189,3 +201,8 @@ def write(inspection: Inspection, folder: Path, content: str) -> None:
     ownership.fresh(folder / "inspection.json").write_text(content, encoding="utf-8")
     ownership.fresh(folder / "index.html").write_text(page(inspection), encoding="utf-8")
     contact(inspection).save(ownership.fresh(folder / "sheet.png"))
+    if inspection.views:
+        height, width = inspection.views.size
+        tile = (round(_TILE[1] * width / height), _TILE[1])
+        sheet = contact_sheet([view for _, view in _augmented(inspection.views)], tile=tile)
+        sheet.save(ownership.fresh(folder / "augmented.png"))

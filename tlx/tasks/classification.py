@@ -45,13 +45,13 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     evaluator: ClassVar[str] = "classification"
 
-    def room(self, dataset: Dataset) -> int:
+    def room(self, dataset: Dataset, pictures: int) -> int:
         """Return 1: a picture has one class."""
         return 1
 
-    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
+    def arrays(self, shown: Sequence[Targets], view: View, room: int) -> Arrays:
         """Return the label, int32 []."""
-        return dict(targets.arrays)
+        return dict(shown[0].arrays)
 
     def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
         return {"label": np.zeros(count, np.int32)}

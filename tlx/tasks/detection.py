@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from tlx.augment import View, move, restore
+from tlx.augment import MIN_VISIBLE, View, move, restore
 from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor.boxes import check_boxes
 from tlx.data.doctor.patient import Patient
-from tlx.data.targets import Targets
+from tlx.data.targets import Boxes, Targets
 from tlx.errors import ModelError
 from tlx.registry import tasks
 from tlx.report.pictures import draw
@@ -19,8 +19,6 @@ from tlx.tasks.task import Arrays, Task
 
 # The label of a place that no box takes up.
 PADDING = -2
-# Less of an object than this in view is neither an object nor background.
-_MIN_VISIBLE = 0.3
 # What the arrays that every detector finds are called; whatever else it finds comes beside them.
 _OWN = ("boxes", "scores", "labels")
 
@@ -64,23 +62,31 @@ class Detection(Task):
 
     name: ClassVar[str] = "detection"
     evaluator: ClassVar[str] = "coco"
+    combines: ClassVar[bool] = True
 
-    def room(self, dataset: Dataset) -> int:
-        """Return the most boxes that one picture has, at least one."""
-        return max([1, *(len(example.objects) for example in dataset.examples)])
+    def room(self, dataset: Dataset, pictures: int) -> int:
+        """Return the most boxes that so many pictures have, at least one."""
+        most = sorted((len(example.objects) for example in dataset.examples), reverse=True)
+        return max([1, sum(most[i % len(most)] for i in range(pictures) if most)])
 
-    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
+    def arrays(self, shown: Sequence[Targets], view: View, room: int) -> Arrays:
         """Return boxes float32 [room, 4] in input pixels, labels int32 [room] and ignore bool [room].
 
         Unused places have the label `PADDING`. What is hardly in view is ignored.
         """
-        moved, visible = move(targets.boxes, view, size)
-        kept = np.flatnonzero((visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1))
         boxes = np.zeros((room, 4), np.float32)
         labels = np.full(room, PADDING, np.int32)
         ignore = np.zeros(room, np.bool_)
-        boxes[: len(kept)], labels[: len(kept)] = moved[kept], targets.labels[kept]
-        ignore[: len(kept)] = targets.ignore[kept] | (visible[kept] < _MIN_VISIBLE)
+        start = 0
+        for number, (targets, layer) in enumerate(zip(shown, view.layers, strict=True)):
+            moved, visible = move(targets.boxes, view, number)
+            kept = (visible > 0) & (moved[:, 2:] - moved[:, :2] >= 1).all(1)
+            if layer.objects is not None:
+                kept &= np.isin(np.arange(len(kept)), layer.objects)
+            stop = start + int(kept.sum())
+            boxes[start:stop], labels[start:stop] = moved[kept], targets.labels[kept]
+            ignore[start:stop] = targets.ignore[kept] | (visible[kept] < MIN_VISIBLE)
+            start = stop
         return {"boxes": boxes, "labels": labels, "ignore": ignore}
 
     def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
@@ -96,8 +102,9 @@ class Detection(Task):
 
     def prediction(self, found: Mapping[str, np.ndarray], view: View, example: Example) -> Detections:
         boxes, scores, labels = (found[name] for name in _OWN)
-        placed = restore(boxes, view, example.width, example.height)
-        real = (scores > 0) & (placed[:, 2:] > placed[:, :2]).all(1)
+        placed = restore(boxes, view)
+        # What is not finite stays, for the evaluator to refuse.
+        real = ~((scores <= 0) | (placed[:, 2:] <= placed[:, :2]).any(1))
         extra = {name: array[real] for name, array in found.items() if name not in _OWN}
         return Detections(placed[real], scores[real], labels[real].astype(np.int32), extra)
 
@@ -122,6 +129,10 @@ class Detection(Task):
         min_score: float = 0.3,
     ) -> Image.Image:
         return draw(picture, prediction, targets, classes, min_score)
+
+    def draw_arrays(self, picture: Image.Image, arrays: Arrays, classes: Sequence[str]) -> Image.Image:
+        real = arrays["labels"] != PADDING
+        return draw(picture, None, Boxes(*(arrays[name][real] for name in ("boxes", "labels", "ignore"))), classes)
 
     def to_json(self, prediction: Detections, classes: Sequence[str]) -> dict[str, Any]:
         """Return {"detections": [{"class", "score", "box"}, ...]}, best first, boxes in pixels of the picture."""

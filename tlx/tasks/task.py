@@ -21,22 +21,24 @@ class Task(ABC):
     """Knows the labels and predictions of one task, and nothing of models; one file holds all of it.
 
     `name` is the registered name, as `Dataset.task` and `Head.task` give it. `evaluator` is the registered
-    name of the evaluator that judges it by default. A prediction is what `prediction` returns; only the task,
+    name of the evaluator that judges it by default. `combines` is whether augmentations may put several pictures into
+    one. A prediction is what `prediction` returns; only the task,
     its evaluators and its heads look into one.
     """
 
     name: ClassVar[str]
     evaluator: ClassVar[str]
+    combines: ClassVar[bool] = False
 
     @abstractmethod
-    def room(self, dataset: Dataset) -> int:
-        """Return how much room the arrays of an example need, the most that one of the dataset needs."""
+    def room(self, dataset: Dataset, pictures: int) -> int:
+        """Return how much room the arrays of a view of so many pictures of a dataset need at most."""
 
     @abstractmethod
-    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
-        """Return targets as `view` shows them in an input of `size` (height, width).
+    def arrays(self, shown: Sequence[Targets], view: View, room: int) -> Arrays:
+        """Return the targets of a view: `shown` are those of the picture in each of its layers.
 
-        All examples of a dataset give arrays of the same names, shapes and dtypes, so that they form batches.
+        All views of a dataset give arrays of the same names, shapes and dtypes, so that they form batches.
         """
 
     @abstractmethod
@@ -64,6 +66,10 @@ class Task(ABC):
         min_score: float = 0.3,
     ) -> Image.Image:
         """Return a copy of a picture that shows a prediction and, if `targets` are given, the truth beside it."""
+
+    def draw_arrays(self, picture: Image.Image, arrays: Arrays, classes: Sequence[str]) -> Image.Image:
+        """Return an input picture with what `arrays` gave for it drawn: by default, nothing."""
+        return picture
 
     @abstractmethod
     def to_json(self, prediction: Any, classes: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ LEDGER = Path("~/.cache/tlx/memory.json")
 # Two sizes give a line; where the larger one does not fit, the smaller ones say less, but something.
 _PROBES = ((2, 16), (1, 2))
 # What these arguments of `run` say makes no difference to the memory that a step takes.
-_WITHOUT = ("fit", "seed", "judge", "evaluator", "augment", "memory")
+_WITHOUT = ("fit", "seed", "judge", "evaluator", "augment", "resize", "memory")
 
 
 class Attempts:
