@@ -64,6 +64,11 @@ MISTAKES = {
         13,
         "optimizers.sgd.momentum = 2.0 makes no sense",
     ),
+    "senseless share of a phase": (
+        GOOD.replace("last_layers", "head_then_last_layers") + "head_then_last_layers.head_share = 1.0",
+        12,
+        "freezes.head_then_last_layers.head_share = 1.0 makes no sense",
+    ),
     "wrong type": (GOOD + "fit.clip = 'ten'", 12, "expected float, got str 'ten'"),
     "senseless value": (GOOD + "fit.batch_size = 0", 12, "fit.batch_size = 0 makes no sense"),
     "bool for int": (GOOD + "fit.batch_size = True", 12, "expected int, got bool True"),

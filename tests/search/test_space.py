@@ -55,6 +55,17 @@ def test_a_wrong_space_is_refused_with_the_right_word(experiment, case):
     assert word in str(error.value)
 
 
+def test_rates_by_decay_steps_are_a_space(experiment):
+    chosen = ["fit.schedule = @schedules.exponential()", "schedules.exponential.staircase = True"]
+    rates = ["schedules.exponential.decay_rate = 0.9", "schedules.exponential.decay_steps = 50"]
+    entries = {
+        "fit.learning_rate": ("choice", 0.1, 0.01),
+        "schedules.exponential.decay_steps": ("choice", 50, 65, 80, 100),
+    }
+    with_sgd = ["fit.learning_rate = 0.1", "fit.optimizer = @optimizers.sgd()"]
+    space.check(experiment.with_bindings([*chosen, *rates, *with_sgd]), Search(8, entries))
+
+
 def test_every_kind_proposes_within_its_range_and_back():
     entries = {
         "a": ("float", 0.5, 2.0),
