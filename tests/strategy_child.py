@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tlx import config, run
+from tlx.events import Listener
 from tlx.lazy import keras, tf
 from tlx.models.backbone import Backbone, tap_table
 from tlx.registry import backbones
@@ -34,7 +35,7 @@ def small(dropout: float = 0.0) -> Backbone:
     )
 
 
-class Listener:
+class Stopping(Listener):
     """Remembers what it is told, and interrupts the run at its second look where it is to `stop`."""
 
     def __init__(self, stop):
@@ -47,9 +48,10 @@ class Listener:
         if what == "training":
             self.losses.append(note)
 
-    def look(self, number, looks, metrics):
-        if self.stop and number == 2:
+    def evaluated(self, look):
+        if self.stop and look.number == 2:
             raise KeyboardInterrupt
+        return "continue"
 
 
 def main(file, *runs):
@@ -58,7 +60,7 @@ def main(file, *runs):
     results = []
     for folder, _, more in (one.partition(":") for one in runs):
         bindings = [binding for binding in more.split(";") if binding]
-        listener = Listener("stop" in bindings)
+        listener = Stopping("stop" in bindings)
         experiment = config.load([file], [binding for binding in bindings if binding != "stop"])
         settings = config.build(experiment.trees["run"])
         try:

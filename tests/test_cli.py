@@ -158,10 +158,10 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     assert code == 0, output
     result = json.loads((folder / "result.json").read_text())
     assert result["split"] == "test"
-    assert f"test AP {result['metrics']['AP']:.3f}" in output
+    assert f"test AP {result['metrics']['values']['AP']:.3f}" in output
 
     code, output, _ = answer("evaluate", str(folder))
-    assert f"test AP {result['metrics']['AP']:.3f}" in output
+    assert f"test AP {result['metrics']['values']['AP']:.3f}" in output
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -6,8 +6,8 @@ import pytest
 from tlx import freeze
 from tlx.fit import Fit
 from tlx.lazy import tf
-from tlx.tasks.detection import PADDING
 from tlx.optimizers import Sgd
+from tlx.tasks.detection import PADDING
 
 # The last convolution of the tiny backbone has no BatchNorm, whose statistics would be a micro-batch's.
 POLICY = freeze.last_layers(1)
@@ -33,8 +33,8 @@ def whole(learning, arrays):
 
 
 def parts(batch, micro):
-    size = len(batch[2])
-    return [tf.nest.map_structure(lambda a: a[i : i + micro], batch) for i in range(0, size, micro)]
+    pieces = (slice(i, i + micro) for i in range(0, len(batch[2]), micro))
+    return [tf.nest.map_structure(lambda a, piece=piece: a[piece], batch) for piece in pieces]
 
 
 def updated(learning, arrays, micro):
@@ -111,7 +111,7 @@ def test_each_group_learns_at_the_rate_that_the_policy_names(learning, arrays):
     learner, batch = learning(policy=policy, backbone_rate=0.1, weight_decay=0.0)
     wanted = {"head": 2e-2, "backbone": 1e-3, "backbone/block4_b": 1e-4, "backbone/block3": 5e-3}
     assert learner.rates(1e-2) == pytest.approx(wanted)
-    head = {id(v) for v in learner.detector.top.trainable_variables}
+    head = {id(v) for v in learner.detector.head_variables}
     before = arrays(learner.variables)
     learner.update([batch], 1e-2)
     steps = {}

@@ -19,7 +19,7 @@ from tlx.augment.pixels import Blur, Noise
 from tlx.augment.zoom import Zoom
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import read_image
-from tlx.data.targets import ANY_CLASS, UNLABELLED, Boxes
+from tlx.data.targets import ANY_CLASS, UNLABELLED, Boxes, ImageClass
 from tlx.errors import ConfigError, DataError
 from tlx.pipeline import Views, batches, chunks, order
 from tlx.tasks.detection import PADDING, Detection
@@ -114,7 +114,7 @@ def test_targets_are_what_the_task_makes_of_the_view_in_the_room_that_the_fulles
     views = Views(replace(dataset, examples=(replace(one, targets=double), dataset.examples[1])), (64, 96), Standard())
     assert views.room == 2
     made = views.targets(1, 0)
-    expected = Detection().arrays(dataset.examples[1].targets, views.view(1, 0), (64, 96), 2)
+    expected = Detection().arrays([dataset.examples[1].targets], views.view(1, 0), 2)
     assert made.keys() == expected.keys()
     assert all((made[name] == expected[name]).all() for name in made)
 
@@ -150,8 +150,9 @@ def test_what_a_view_depends_on_tells_all_that_changes_it(draw):
     for change in ({"augment": Flip()}, {"resize": "stretch"}, {"seed": 3}, {"size": (64, 96)}):
         assert replace(plain, **change).depends(0) != plain.depends(0)
     # Labels matter to those that look at them alone, and the dataset to those that mix pictures.
-    bare = replace(dataset.examples[0], boxes=dataset.examples[0].boxes / 2)
-    moved = replace(dataset, examples=(bare, *dataset.examples[1:]))
+    first = dataset.examples[0]
+    halved = Boxes(first.targets.boxes / 2, first.targets.labels, first.targets.ignore)
+    moved = replace(dataset, examples=(replace(first, targets=halved), *dataset.examples[1:]))
     assert replace(plain, dataset=moved).depends(0) == plain.depends(0)
     for augment, over in ((CropByOverlap(), moved), (Mosaic(), less)):
         seeing = replace(plain, augment=augment)
@@ -162,30 +163,32 @@ def test_what_a_view_depends_on_tells_all_that_changes_it(draw):
 @pytest.mark.parametrize("augment", [Mosaic(probability=1.0), Mixup(probability=1.0), CopyPaste(probability=1.0)])
 def test_several_pictures_in_a_view_bring_their_objects_and_there_is_room_for_all(draw, augment):
     dataset = draw(6)
-    three = {"labels": np.zeros(3, np.int32), "ignore": np.zeros(3, bool)}
-    crowded = replace(dataset.examples[0], boxes=np.repeat(dataset.examples[0].boxes, 3, 0), **three)
+    three = Boxes(np.repeat(dataset.examples[0].targets.boxes, 3, 0), np.zeros(3, np.int32), np.zeros(3, bool))
+    crowded = replace(dataset.examples[0], targets=three)
     views = Views(replace(dataset, examples=(crowded, *dataset.examples[1:])), (96, 96), augment, 8)
-    assert views.slots == 3 + augment.pictures - 1
+    assert views.room == 3 + augment.pictures - 1
     seen = [sorted({layer.picture for layer in views.view(i, n).layers}) for i, n in views.units]
     assert max(map(len, seen)) == augment.pictures
     assert {picture for pictures in seen for picture in pictures} == set(range(6))
     for index, number in views.units[:24]:
-        picture, *targets = views.element(index, number)
+        (picture,), targets = views.element(index, number)
         assert (picture.shape, picture.dtype) == ((96, 96, 3), np.uint8)
-        for one, other in zip(targets, views.targets(index, number), strict=True):
-            assert (one == other).all()
-    assert max((views.targets(i, n)[1] != PADDING).sum() for i, n in views.units) > 1
+        again = views.targets(index, number)
+        assert targets.keys() == again.keys()
+        assert all((targets[name] == again[name]).all() for name in again)
+    assert max((views.targets(i, n)["labels"] != PADDING).sum() for i, n in views.units) > 1
 
 
 def test_a_dataset_of_one_picture_is_combined_with_itself(draw):
     views = Views(draw(1), (96, 96), (Mosaic(probability=1.0), Mixup(probability=1.0)), 3)
-    assert (views.pictures, views.slots) == (5, 5)
+    assert (views.pictures, views.room) == (5, 5)
     assert {layer.picture for layer in views.view(0, 1).layers} == {0}
-    assert views.element(0, 1)[0].shape == (96, 96, 3)
+    assert views.element(0, 1)[0][0].shape == (96, 96, 3)
 
 
 def test_pictures_with_a_class_each_are_not_combined(draw):
-    labelled = replace(draw(2), task="classification")
+    examples = tuple(replace(example, targets=ImageClass(1)) for example in draw(2).examples)
+    labelled = Dataset("labelled", ("a", "b"), examples, task="classification")
     Views(labelled, (64, 64), Standard())
     with pytest.raises(ConfigError, match=r"Mixup.*combines pictures"):
         Views(labelled, (64, 64), (Flip(), Mixup()))

@@ -4,13 +4,14 @@ import pytest
 
 from tlx import freeze, probe
 from tlx.data.splits.parts import Splits
+from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.models.heads.fcos import Fcos
 from tlx.run import Run
 
 
-class Listener:
+class Hearing(Listener):
     def __init__(self):
         self.heard = []
 
@@ -35,7 +36,7 @@ def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(probe, "_peak", peak)
     policy = freeze.head_then_last_layers(2)
     run = Run(data, tiny(), Fcos(channels=16), policy, Fit(), Features(folder=tmp_path), image_size=64)
-    need = probe.measure(run, (2, 4), Listener())
+    need = probe.measure(run, (2, 4), Hearing())
     assert len(measured) == 2
     assert 1e8 <= need["each"] < 1.1e8
     assert need["look"] == 2.5e8
@@ -47,7 +48,7 @@ def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     data = Splits(draw(4, size=256), draw(2, size=256, seed=1), None)
     settings = Features(folder=tmp_path, cache=cache, views=1)
     run = Run(data, tiny(), Fcos(channels=16), freeze.last_layers(1), Fit(), settings, image_size=256)
-    listener = Listener()
+    listener = Hearing()
     need = probe.measure(run, (2, 34), listener)
     # Pictures and features of this size take more than a tenth of a megabyte, and far less than a hundred.
     assert 1e5 < need["each"] < 1e8

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "tlx"
 
 # From the top of the house to its door. A folder that is not divided here is one room.
 _PLAN = """
-errors marker ownership lock lazy registry typecheck ginfile tree config
+errors events marker ownership lock lazy registry typecheck ginfile tree config
 data.targets data.dataset
 data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
@@ -19,10 +19,11 @@ data.formats data.fetching data.writers data.scenes data.readers data.splits dat
 augment report.pictures tasks pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.postprocess models.heads models.detector engines
-freeze optimizers schedules segment featurestore features gpu memory checkpoint devices scale learner history fit evaluate predict
-report.text report.histogram report.inspection report.overview report.page
+freeze optimizers schedules segment featurestore features gpu memory checkpoint devices scale
+learner history fit evaluate predict
+report.text report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal
-run probe work
+runfolder phases run probe work
 inference search
 commands cli __main__
 """

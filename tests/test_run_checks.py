@@ -10,6 +10,7 @@ from tlx.data.dataset import Finding
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import own
 from tlx.errors import DataError
+from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import last_layers
@@ -17,15 +18,12 @@ from tlx.models.heads.fcos import Fcos
 from tlx.run import Run, refuse_errors, train
 
 
-class Listener:
+class Hearing(Listener):
     def __init__(self):
         self.said = []
 
     def say(self, message):
         self.said.append(message)
-
-    def progress(self, *_):
-        pass
 
 
 class EnoughError(Exception):
@@ -56,12 +54,12 @@ def test_all_damaged_pictures_are_told_together(start, tmp_path):
         file = tmp_path / "voc" / "JPEGImages" / f"{number}.png"
         file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(DataError, match=r"the data has 2 errors[\s\S]*2\.png[\s\S]*5\.png"):
-        start(Listener())
+        start(Hearing())
     assert not (tmp_path / "run").exists()
 
 
 def test_warnings_are_told_once_a_kind_and_all_are_kept(start, tmp_path):
-    listener = Listener()
+    listener = Hearing()
     with pytest.raises(EnoughError):
         start(listener)
     (few,) = [line for line in listener.said if "few-examples" in line]

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tlx import memory
+from tlx import gpu, memory
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
+from tlx.events import NOBODY, Answer, Listener, Look, PrunedError
 from tlx.features import Source
 from tlx.freeze import Span
-from tlx.history import History, Look, keep, record, resume
+from tlx.history import History, keep, record, resume
 from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.optimizers import AdamW, Optimizer
@@ -94,27 +95,27 @@ def fit(
     train: Source,
     settings: Fit,
     seed: int,
-    look: Callable[[], tuple[float, dict[str, Any], dict[str, float]]],
+    evaluate: Callable[[], tuple[float, dict[str, Any], dict[str, float]]],
     folder: Path,
     micro: int | None = None,
-    on_update: Callable[[int, int, float], None] = lambda *_: None,
-    on_look: Callable[[Look], None] = lambda _: None,
+    listener: Listener = NOBODY,
     span: Span | None = None,
     history: History | None = None,
 ) -> History:
     """Train through one phase, the updates of `span` or else all of them, and return how the run has gone so far.
 
-    `history` is that of the phases before. `look` evaluates the learner's present weights: it returns the score
-    that the best look has most of, the metrics, and scalars. `on_update` is told
-    (update, updates, loss) and `on_look` each look; either may raise to end the run. Looks are spread evenly over
-    the whole run; warm-up and schedule are the phase's. `micro` is how many examples fit in memory at once, if that
-    is known; where they turn out not to, it is halved and the update begun again. Checkpoints lie in `folder`, and
-    so do the weights of the best look (`tlx.history.take_best`); where there is one of this phase already the run
-    goes on from it, with the numbers that it would have had without the interruption. Of several workers only the
-    chief looks, and reads and writes checkpoints; the others' histories hold no looks.
+    `history` is that of the phases before. `evaluate` judges the learner's present weights: it returns the score that
+    the best look has most of, the metrics, and scalars. `listener` is told of each update and each look, and answers
+    looks; of several workers the chief's answer holds for all. Looks are spread evenly over the whole run; warm-up
+    and schedule are the phase's. `micro` is how many examples fit in memory at once, if that is known; where they turn
+    out not to, it is halved and the update begun again. Checkpoints lie in `folder`, and so do the weights of the best
+    look (`tlx.history.take_best`); where there is one of this phase already the run goes on from it, with the numbers
+    that it would have had without the interruption. Of several workers only the chief looks, and reads and writes
+    checkpoints; the others' histories hold no looks.
 
     Raises:
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
+      PrunedError: the listener has seen enough.
     """
     pictures = len(train.views.dataset)
     updates = settings.updates(pictures)
@@ -135,20 +136,32 @@ def fit(
     for update, scalars, rate in _updates(learner, feed, settings, span, done):
         history.micro_batch = feed.micro
         since.count(scalars, size)
-        on_update(update, updates, scalars["loss"])
-        if update in looks and devices.chief:
-            history.images_per_second = since.images_per_second
-            place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
-            score, metrics, told = _looked(learner, look)
-            told |= {**since.told(), "learning_rate": rate}
-            spent = time.monotonic() - started, memory.own()
-            seen = Look(*place, score, metrics, told, span.number, learner.rates(rate), *spent)
-            keep(learner, history, seen, folder)
-            on_look(seen)
+        listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
+        if update in looks:
+            answer = None
+            if devices.chief:
+                history.images_per_second = since.images_per_second
+                place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
+                score, metrics, told = _judged(learner, evaluate)
+                told |= {**since.told(), "learning_rate": rate}
+                spent = time.monotonic() - started, memory.own(), gpu.busy()
+                seen = Look(*place, score, metrics, told, span.number, learner.rates(rate), *spent)
+                keep(learner, history, seen, folder)
+                answer = listener.evaluated(seen)
+            if _ends(devices.told(answer), history):
+                break
             since.go_on()
     feed.close()
     history.seconds = time.monotonic() - started
     return history
+
+
+def _ends(answer: Answer, history: History) -> bool:
+    """Return whether a listener's answer ends the training, and note it down."""
+    if answer == "prune":
+        raise PrunedError
+    history.stopped = answer == "stop"
+    return history.stopped
 
 
 def _updates(
@@ -249,9 +262,9 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> dict[str
             feed.micro = (feed.micro + 1) // 2
 
 
-def _looked(learner: Learner, look: Callable[[], tuple[float, dict, dict]]) -> tuple[float, dict, dict]:
+def _judged(learner: Learner, evaluate: Callable[[], tuple[float, dict, dict]]) -> tuple[float, dict, dict]:
     with learner.averaged():
-        return look()
+        return evaluate()
 
 
 def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:

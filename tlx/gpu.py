@@ -67,6 +67,15 @@ def held_by(process: int) -> int:
     return most
 
 
+def busy() -> int | None:
+    """Return how busy the busiest GPU was lately, in percent; None where there is none, or the driver does not tell."""
+    found = []
+    for gpu in _visible():
+        with contextlib.suppress(pynvml.NVMLError):
+            found.append(int(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu))
+    return max(found, default=None)
+
+
 @functools.cache
 def _visible() -> tuple[Any, ...]:
     """Return the driver's handles of the GPUs that this process and its children may use."""

@@ -10,6 +10,7 @@ from typing import Any
 from tlx import checkpoint, ownership
 from tlx.devices import Devices
 from tlx.errors import TlxError
+from tlx.events import Look
 from tlx.learner import Learner
 
 _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
@@ -17,56 +18,12 @@ _BEST_FORM = re.compile(r"best-\d+\.npz")
 _LINES = "history.jsonl"
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is known after look `number`, counted from 1, of `of` looks at the validation split.
-
-    `score` is what the best look has most of.
-    `phase` is counted from 0. `scalars` are means since the look before, named as in TensorBoard; `learning_rates` are
-    those of the last update, by group of weights. `seconds` count from the run's beginning, all of its attempts
-    together, and `memory_bytes` is what the process held.
-    """
-
-    number: int
-    of: int
-    update: int
-    updates: int
-    epoch: float
-    score: float
-    metrics: dict[str, Any]
-    scalars: dict[str, float]
-    phase: int = 0
-    learning_rates: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    memory_bytes: int = 0
-
-    def record(self) -> dict[str, Any]:
-        """Return the look as a line of `history.jsonl` holds it; the phase is counted from 1 there."""
-        losses = {split: self._losses(f"{split}/loss") for split in ("train", "validation")}
-        return {
-            "update": self.update,
-            "updates": self.updates,
-            "epoch": self.epoch,
-            "phase": self.phase + 1,
-            "losses": losses,
-            "metrics": self.metrics,
-            "learning_rates": self.learning_rates,
-            "gradient_norm": self.scalars.get("train/gradient_norm"),
-            "images_per_second": self.scalars.get("images_per_second"),
-            "memory_bytes": self.memory_bytes,
-            "seconds": self.seconds,
-        }
-
-    def _losses(self, prefix: str) -> dict[str, float]:
-        found = {name.removeprefix(prefix): value for name, value in self.scalars.items() if name.startswith(prefix)}
-        return {name.removeprefix("/") or "total": value for name, value in found.items()}
-
-
 @dataclass
 class History:
     """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier.
 
-    `phase` is the one that it is in, and `micro_batch` how many examples fit in memory at once there.
+    `phase` is the one that it is in, and `micro_batch` how many examples fit in memory at once there. `stopped` is
+    whether a listener ended the training early.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -76,6 +33,7 @@ class History:
     images_per_second: float = 0.0
     micro_batch: int = 0
     phase: int = 0
+    stopped: bool = False
 
 
 def keep(learner: Learner, history: History, seen: Look, folder: Path) -> None:

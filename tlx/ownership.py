@@ -21,7 +21,8 @@ LOCK = ".tlx.lock"
 _RESULTS = ("config.gin", "environment.json", "data.json", "result.json")
 _NAMES: dict[Kind, tuple[str, ...]] = {
     "run": (
-        *(*_RESULTS, "run.log", "worker.log", "test.jpg", "validation.jpg"),
+        *(*_RESULTS, "model.json", "history.jsonl", "run.log", "worker.log", "test.jpg", "validation.jpg"),
+        *("predictions-test.json", "predictions-validation.json"),
         *("checkpoint.npz", "checkpoint-before.npz", "partial-detector.weights.h5", "detector.weights.h5"),
     ),
     "search": (*_RESULTS, "study.journal", "storage.json"),

@@ -26,10 +26,14 @@ class Predictor:
         self.detector, self.cut, self.source, self.batch, self.forward = detector, cut, source, batch, forward
         self.run = tf.function(self._graph, reduce_retracing=True)
 
-    def __call__(self) -> tuple[list[Any], dict[str, float]]:
-        """Return the task's predictions for every picture of the source, and the mean losses by name."""
-        views, found, totals = self.source.views, [], {}
-        for units, inputs, targets in self.source.batches(views.units, self.batch):
+    def __call__(self, source: Source | None = None) -> tuple[list[Any], dict[str, float]]:
+        """Return the task's predictions for every picture of the source, and the mean losses by name.
+
+        Another `source` than its own must give inputs of the same form.
+        """
+        source = source or self.source
+        views, found, totals = source.views, [], {}
+        for units, inputs, targets in source.batches(views.units, self.batch):
             arrays, sums = self.run(*self._padded(self._boundary(inputs), targets))
             arrays = {name: array.numpy() for name, array in arrays.items()}
             for name, pair in sums.items():

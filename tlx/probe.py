@@ -10,6 +10,7 @@ import numpy as np
 
 from tlx import freeze, memory
 from tlx.devices import Devices, several_here
+from tlx.events import Listener
 from tlx.features import Source, encoder, why_not
 from tlx.freeze import Rates
 from tlx.lazy import tf
@@ -18,7 +19,6 @@ from tlx.models.detector import Detector
 from tlx.models.graph import Cut, cut
 from tlx.pipeline import AHEAD, Views
 from tlx.predict import BATCH, Predictor
-from tlx.report.runlog import Listener
 from tlx.run import Run, assemble, refuse_errors
 
 # What comes in a real run on top of what is measured, in bytes: pictures, curves, the last batch's own shape.

@@ -1,12 +1,6 @@
 """One experiment, top to bottom."""
 
-import errno
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,25 +18,22 @@ from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ConfigError, DataError, TrainingError
 from tlx.evaluate.choose import default_evaluator
 from tlx.evaluate.evaluator import Evaluator
-from tlx.features import Features, source
-from tlx.fit import Fit, fit
-from tlx.freeze import Freeze, Rates, Span
-from tlx.history import History, Look, mend, reached, seen_updates, take_best
+from tlx.events import Listener
+from tlx.features import Features
+from tlx.fit import Fit
+from tlx.freeze import Freeze
+from tlx.history import mend, seen_updates
 from tlx.lazy import keras
-from tlx.learner import Learner
 from tlx.models.backbone import Backbone
 from tlx.models.detector import Detector, Precision, build, load_weights
 from tlx.models.graph import Cut, WeightLayer, cut, weight_layers
 from tlx.models.head import Head
-from tlx.pipeline import Views
-from tlx.predict import BATCH, Predictor, predict
+from tlx.phases import Training
+from tlx.predict import BATCH, predict
 from tlx.registry import rooms
-from tlx.report.runlog import Listener, RunLog, keep_pictures
+from tlx.report.runlog import RunLog, keep_pictures
+from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, write_predictions
 from tlx.tasks.task import task_of
-
-WEIGHTS = "detector.weights.h5"
-# By how much more than the weights themselves the file of the weights may take.
-_ROOM = 1.5
 
 
 def _check(image_size: int | tuple[int, int], seed: int) -> None:
@@ -147,22 +138,24 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         if devices.note:
             log.say(devices.note)
         detector, layers = assemble(run, devices)
+        describe_model(run, detector, layers, folder)
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
         log.board.text("config", f"```\n{config}\n```")
-        history, predictor = _fit(run, detector, layers, log, devices, micro)
+        trained = Training(run, detector, layers, log, devices, micro)()
     if not devices.chief:
         return devices.told(None)
     save_weights(detector, folder)
     split, dataset = run.judged
-    # What the last phase froze may have been otherwise when the best look was taken.
-    cached = split == "validation" and history.best.phase == history.phase
-    found = (
-        predictor()[0] if cached else predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize)
-    )
+    predictor, history = trained.predictor, trained.history
+    if split == "validation" and trained.sees_validation:
+        found, _ = predictor()
+    else:
+        found = predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize)
     keep_pictures(folder, split, dataset, found)
+    write_predictions(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
-    result = {"split": split, "metrics": run.evaluator(dataset, found), **_account(history), "seconds": seconds}
+    result = {"split": split, "metrics": run.evaluator(dataset, found), **account(history), "seconds": seconds}
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return devices.told(result)
 
@@ -172,17 +165,6 @@ def assemble(run: Run, devices: Devices) -> tuple[Detector, list[WeightLayer]]:
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
     return detector, weight_layers(detector.network, detector.blocks)
-
-
-def save_weights(detector: Detector, folder: Path) -> None:
-    """Write the detector's weights so that a crash leaves the old file or the new one."""
-    partial = ownership.fresh(folder / f"partial-{WEIGHTS}")
-    ownership.claim(folder / WEIGHTS)
-    if shutil.disk_usage(folder).free < _ROOM * sum(v.numpy().nbytes for v in detector.model.variables):
-        # The library that writes them takes the whole process down where a disk is full.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
-    detector.model.save_weights(partial)
-    checkpoint.settle(partial, folder / WEIGHTS)
 
 
 def reopen(
@@ -240,116 +222,3 @@ def _agree(run: Run, devices: Devices, fingerprint: str) -> None:
         raise DataError(f"the data here is not that of the chief (fingerprints {fingerprint[:8]} and {data[:8]})")
     if unlike := [f"{mine} is {its} at the chief" for mine, its in zip(settings, others, strict=True) if mine != its]:
         raise TrainingError(f"the experiment here is not that of the chief: {'; '.join(unlike)}")
-
-
-def describe(data: Splits, folder: Path, config: str) -> str:
-    """Write what is needed to repeat a run: its configuration, its environment, and which data in which split.
-
-    Returns the data's fingerprint.
-
-    Raises:
-      DataError: the folder holds a run on other data.
-    """
-    ownership.take(folder, "run")
-    fingerprint = data.fingerprint()
-    before = folder / "data.json"
-    if before.exists() and json.loads(before.read_text())["fingerprint"] != fingerprint:
-        raise DataError(f"the data has changed since the run in {folder} began; use another --run_dir, or --overwrite")
-    checkpoint.write(folder / "config.gin", config.encode())
-    names = ("tlx", "tensorflow", "keras", "optuna", "gin-config", "numpy", "pillow", "pycocotools")
-    environment = {
-        "command": sys.argv,
-        "directory": os.getcwd(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "packages": {name: importlib.metadata.version(name) for name in names},
-    }
-    checkpoint.write(folder / "environment.json", json.dumps(environment, indent=1).encode())
-    known = {
-        "fingerprint": fingerprint,
-        "classes": data.train.classes,
-        "splits": data.lists(),
-        "findings": [str(finding) for finding in data.findings],
-    }
-    checkpoint.write(folder / "data.json", json.dumps(known, indent=1).encode())
-    return fingerprint
-
-
-def _fit(
-    run: Run, detector: Detector, layers: list[WeightLayer], log: RunLog, devices: Devices, micro: int | None
-) -> tuple[History, Predictor]:
-    """Train through the phases of the freeze policy, from the one on that the last checkpoint is of."""
-    changing = freeze.changing(run.freeze, detector.model, detector.network, layers)
-    spans, history = run.freeze.spans(run.fit.updates(len(run.data.train))), History()
-    for span in spans[reached(log.folder, changing, len(spans), devices) :]:
-        if span.start == span.stop:
-            continue
-        frozen = freeze.apply(run.freeze, detector.network, layers, span.number)
-        title = f"{span}: " if len(spans) > 1 else ""
-        log.say(title + frozen.summary())
-        log.note(frozen.table())
-        log.board.text(f"freeze/{span.number + 1}" if title else "freeze", frozen.table())
-        learner, predictor = _fit_phase(run, detector, frozen.rates, changing, span, history, log, devices, micro)
-        frozen.verify()
-    take_best(log.folder, learner, history)
-    return history, predictor
-
-
-def _fit_phase(
-    run: Run,
-    detector: Detector,
-    rates: Rates,
-    changing: list[Any],
-    span: Span,
-    history: History,
-    log: RunLog,
-    devices: Devices,
-    micro: int | None,
-) -> tuple[Learner, Predictor]:
-    parts = cut(detector.network, detector.blocks)
-    at_once = min(BATCH, micro or BATCH)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
-    train_source = source(views, parts, run.features, log.listener.progress, at_once, run.engine)
-    log.say(train_source.note)
-    looked_at = Views(run.data.validation, run.size, resize=run.resize)
-    validation = source(looked_at, parts, run.features, log.listener.progress, at_once, run.engine)
-    predictor = Predictor(detector, parts, validation, at_once)
-    latest: list[Any] = []
-    metric = run.evaluator.metric(run.metric)
-
-    def look() -> tuple[float, dict[str, Any], dict[str, float]]:
-        latest[:], losses = predictor()
-        metrics = run.evaluator(run.data.validation, latest)
-        return metric.score(metrics), metrics, {f"validation/{k}": v for k, v in losses.items()}
-
-    def on_look(seen: Look) -> None:
-        log.look((seen.number, seen.of), seen.update, seen.metrics, seen.scalars, (run.data.validation, latest))
-
-    def on_update(update: int, updates: int, loss: float) -> None:
-        log.listener.progress("training", update, updates, f"loss {loss:.3f}")
-
-    learner = Learner(detector, parts, train_source, run.fit, devices, rates, changing)
-    size = run.fit.batch(len(run.data.train))
-    together = min(n for n in (len(devices.share(size)), micro, run.fit.micro_batch) if n)
-    together = -(-together // devices.replicas_here)
-    norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.network.layers)
-    if together < size and norms:
-        log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")
-    try:
-        fit(learner, train_source, run.fit, run.seed, look, log.folder, micro, on_update, on_look, span, history)
-    finally:
-        train_source.release()
-        validation.release()
-    return learner, predictor
-
-
-def _account(history: History) -> dict[str, Any]:
-    return {
-        "validation": history.best.metrics,
-        "best_update": history.best.update,
-        "updates": history.best.updates,
-        "micro_batch": history.micro_batch,
-        "images_per_second": history.images_per_second,
-        "peak_memory_bytes": usage.peak(),
-    }

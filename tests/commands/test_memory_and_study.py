@@ -12,7 +12,7 @@ from tlx.commands import memory as memory_command
 from tlx.commands import study as study_command
 from tlx.commands.shared import FLAGS
 from tlx.errors import TlxError
-from tlx.freeze import Freeze
+from tlx.freeze import Freeze, Phase
 from tlx.search.storage import JOURNAL
 from tlx.work import attempts
 from tlx.work.ledger import Ledger, Need, kind
@@ -66,7 +66,7 @@ def test_memory_has_lines_for_every_alternative_and_for_a_plugins_policy(shown, 
     @registry.freezes.register("own", grows="parts")
     def own(parts: int) -> Freeze:
         """So many parts."""
-        return Freeze("own", lambda layers: [i < parts for i, _ in enumerate(layers)])
+        return Freeze("own", (Phase(1.0, lambda layers: [i < parts for i, _ in enumerate(layers)]),))
 
     file = tmp_path / "config.gin"
     space = "{'run.freeze': ('choice', @freezes.last_layers(), @freezes.own(), @freezes.none()), "
@@ -110,7 +110,8 @@ def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
             trial.set_user_attr("cause", "Traceback\nValueError: too bad")
             kept.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            trial.set_user_attr("metrics", {"AP": rate * 50, "AP50": rate * 60})
+            values = {"AP": rate * 50, "AP50": rate * 60}
+            trial.set_user_attr("metrics", {"primary": "AP", "values": values})
             kept.tell(trial, rate * 50)
     ledger = Ledger(attempts.LEDGER)
     experiment = memory_command.config.load([tmp_path / "config.gin"], ["freezes.last_layers.unfrozen = 0"])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tlx import config
+from tlx.events import Listener
 from tlx.memory import Memory
 from tlx.work import attempts
 
@@ -17,15 +18,10 @@ def main():
     experiment = config.load([gin])
     for number, line in enumerate(sys.stdin):
         bindings, arguments = json.loads(line)
-        said = []
-
-        def hear(kind, content, said=said):
-            if kind == "say":
-                said.append(content)
-            return "go on" if kind == "look" else None
-
+        said, listener = [], Listener()
+        listener.say = said.append
         made = attempts.Attempts(experiment, Memory(**arguments), gin, folder / "worker.log")
-        outcome = made.train(bindings, folder / f"{number}", [], hear)
+        outcome = made.train(bindings, folder / f"{number}", [], listener)
         made.stop()
         died = [text for text in said if "were too many" in text]
         print(json.dumps({"kind": outcome.kind, "content": str(outcome.content), "died": died}), flush=True)

@@ -4,6 +4,7 @@ The short form runs with the other tests; `make endurance` runs the long one and
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import optuna
@@ -27,20 +29,6 @@ KILLS, TRIALS = (500, 1000) if LONG else (12, 60)
 CHECKPOINTS = 200 if LONG else 15
 RERUNS = 10 if LONG else 1
 SCRIPT = Path(__file__).with_name("cheap_search.py")
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '{folder}/none'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-memory.probe = False
-search.trials = {trials}
-search.sampler = 'random'
-search.workers = 2
-search.space = {{'fit.learning_rate': ('log', 1e-5, 1e-1)}}
-"""
 # Records of a trial's beginning, of a parameter, of how it ended, and of what is noted down about it.
 CUT = [
     JournalOperation[kind]
@@ -61,15 +49,32 @@ def test_a_search_survives_being_killed_at_any_moment(tmp_path, saw):
         assert driver.wait() in (0, -signal.SIGKILL)
         seen = check(folder, seen)
     assert kills.total() >= KILLS
-    kept = [p for p in (folder / "features").iterdir() if p.is_dir() and p.suffix != ".partial"]
-    assert kept
-    assert {(p / "0.npy").stat().st_size for p in kept} == {1_000_000}
+    check_features(folder)
     check_budget(folder, TRIALS)
     counts = f"{kills['driver']} kills of drivers, {kills['worker']} of workers, {TRIALS} trials"
     saw(
         "searches killed at random moments",
         f"{counts}: none lost, none finished twice, always readable by stock Optuna",
     )
+
+
+def cheap_search() -> ModuleType:
+    """Return the module beside this file, which pytest does not know."""
+    spec = importlib.util.spec_from_file_location("cheap_search", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_features(folder: Path) -> None:
+    """Check that each finished trial's features are stored, and that all which are stored are whole."""
+    result = json.loads((folder / "result.json").read_text())
+    rates = {f"{row['score']:.0e}" for row in result["trials"] if row["state"] == "complete"}
+    assert rates
+    for rate in rates:
+        found = cheap_search().stored(folder / "features", rate)
+        assert (found.found, found.computed) == (10, 0)
+        assert all((found.read(picture, 0)[0] == np.float32(rate)).all() for picture in "0123456789")
 
 
 def check_budget(folder: Path, trials: int) -> None:
@@ -191,10 +196,7 @@ while True:
 
 
 def test_a_checkpoint_whose_writer_is_killed_is_whole(tmp_path, saw):
-    sys.path.insert(0, str(SCRIPT.parent))
-    from cheap_search import Variable  # noqa: PLC0415  Beside this file, and not a module that pytest knows.
-
-    sys.path.remove(str(SCRIPT.parent))
+    variable = cheap_search().Variable
     path = tmp_path / "checkpoint.npz"
     code = WRITER.format(here=str(SCRIPT.parent), path=str(path))
     chance = random.Random(0)
@@ -207,7 +209,7 @@ def test_a_checkpoint_whose_writer_is_killed_is_whole(tmp_path, saw):
         time.sleep(chance.uniform(0, 0.05))
         writer.kill()
         writer.wait()
-        weights = Variable(np.zeros(50_000))
+        weights = variable(np.zeros(50_000))
         notes = checkpoint.load(path, [weights])
         assert (weights.value == notes["step"]).all()
     saw("writers of checkpoints killed", f"{CHECKPOINTS} kills: every checkpoint loads, weights and notes agree")

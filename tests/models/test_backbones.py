@@ -118,7 +118,8 @@ def test_a_network_and_a_pyramid_are_built_for_the_smallest_and_for_odd_sizes(na
             assert got == tuple(math.ceil(side / tap.stride) for side in size)
     backbone = replace(backbone, build=lambda *_: (model, None))
     detector = build(backbone, Fcos(channels=8, strides=(4, 8, 16, 32)), ("cat",), size)
-    assert len(detector.grid[0]) == sum(math.prod(output.shape[1:3]) for output in detector.network.outputs)
+    places = sum(math.prod(output.shape[1:3]) for output in detector.network.outputs)
+    assert len(detector.head.locations.centres) == detector.head.network.output_shape[0][1] == places
 
 
 @pytest.mark.parametrize("size", [(33, 33), (34, 35), (97, 131)])

@@ -10,7 +10,8 @@ from tlx import checkpoint, config, ownership
 from tlx.commands import experiment as commands
 from tlx.commands import search as search_command
 from tlx.errors import ConfigError, TlxError, TrainingError
-from tlx.evaluate import SIZES
+from tlx.evaluate.coco import SIZES, Coco
+from tlx.events import Listener
 from tlx.search import finals, study
 from tlx.search.storage import identity
 from tlx.work import attempts
@@ -23,32 +24,30 @@ search.trials = 3
 search.sampler = 'random'
 search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2)}
 """
-OF_SIZES = {key: value for size in SIZES for key, value in ((f"boxes_{size}", 0), (f"AP_{size}", None))}
+COUNTS = {"images": 1, "boxes": 1} | {f"boxes_{size}": 0 for size in SIZES}
 LOST, CRASH = Outcome("lost", "signal 9"), Outcome("crash", "Traceback\nValueError: no")
 
 
-class Worker:
+class Worker(Listener):
     """Stands in for the worker process: what it is asked, what each trial scores, and how other tasks go wrong."""
 
     def __init__(self):
         self.asked, self.scores, self.judging, self.repeating, self.said = [], [], [], [], []
 
-    def do(self, task, bindings, hear, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micro=None, **_):
         self.asked.append(folder.name if task == "train" else task)
         wrong = self.judging if task == "judge" else self.repeating if folder.parent.name == "repeats" else []
         if wrong:
             return wrong.pop(0)
         folder.mkdir(parents=True, exist_ok=True)
         score = self.scores.pop(0) if task == "train" and self.scores else 0.5
-        metrics = {"AP": score, "AP50": score, "AP75": score, "AR": score, "images": 1, "boxes": 1, "per_class": {}}
+        values = {metric.name: None if metric.name.startswith("AP_") else score for metric in Coco.metrics}
+        metrics = {"primary": Coco.primary, "values": values, "counts": COUNTS, "per_class": {}}
         split = "test" if task == "judge" else "validation"
-        return Outcome("done", {"split": split, "metrics": metrics | OF_SIZES, "micro_batch": micro})
+        return Outcome("done", {"split": split, "metrics": metrics, "micro_batch": micro})
 
     def say(self, message):
         self.said.append(message)
-
-    def table(self, *_):
-        pass
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def run(tmp_path, monkeypatch, worker):
 @pytest.mark.parametrize("outcome", [LOST, CRASH])
 def test_judging_is_tried_once_more(run, worker, outcome):
     worker.judging = [outcome]
-    assert run()["best"]["test"]["AP"] == 0.5
+    assert run()["best"]["test"]["values"]["AP"] == 0.5
     assert worker.asked[3:] == ["judge", "judge"]
     assert outcome.content.splitlines()[-1] in worker.said[-1]
 
@@ -112,7 +111,7 @@ def test_a_repeat_that_fails_twice_says_why(run, worker):
 def test_a_winner_is_judged_once(run, worker):
     worker.scores = [0.1, 0.3, 0.2, 0.3, 0.4]
     result = run()
-    assert (result["best"]["trial"], result["metrics"]["AP"]) == (1, 0.5)
+    assert (result["best"]["trial"], result["metrics"]["values"]["AP"]) == (1, 0.5)
     assert run() == result
     # One more trial, which does not win; then one that does.
     for trials, best, judged in ((4, 1, 1), (5, 4, 2)):

@@ -16,6 +16,7 @@ import pytest
 
 from tlx import checkpoint, config
 from tlx.errors import TlxError, TrainingError
+from tlx.events import Listener
 from tlx.lock import only_process
 from tlx.search import storage, study
 from tlx.work import attempts
@@ -56,7 +57,7 @@ def gin(tmp_path, monkeypatch):
     return file
 
 
-class Watcher:
+class Watcher(Listener):
     """A display that remembers what it is shown, and may act on it."""
 
     def __init__(self, act=lambda what, watcher: None):
@@ -68,7 +69,7 @@ class Watcher:
     def progress(self, what, done, total, note=""):
         self.act(what, self)
 
-    def table(self, rows, wanted):
+    def trials(self, rows, wanted):
         self.rows = rows
 
 
@@ -104,8 +105,8 @@ def test_a_killed_worker_costs_one_attempt_and_the_search_finishes(gin, tmp_path
 
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
     assert saved["best"]["test"]["per_class"].keys() == {"bottle", "mug", "plant"}
-    best = max((row for row in saved["trials"] if row["state"] == "complete"), key=lambda r: r["validation"]["AP"])
-    assert saved["best"]["validation"]["AP"] == best["validation"]["AP"]
+    best = max((row for row in saved["trials"] if row["state"] == "complete"), key=lambda r: r["score"])
+    assert best["score"] == best["validation"]["values"]["AP"] == saved["best"]["validation"]["values"]["AP"]
     assert "fit.learning_rate = 0.002" in saved["trials"][0]["bindings"]
     judged = tmp_path / "run" / saved["best"]["folder"]
     assert json.loads((judged / "result.json").read_text())["split"] == "validation"
@@ -136,13 +137,17 @@ def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
     assert [row["trial"] for row in again["trials"]] == [row["trial"] for row in result["trials"]]
 
 
+def scores(**values):
+    return {"primary": "AP", "values": values}
+
+
 def scripted(monkeypatch, *answers):
     """Let the worker give these answers to its trials, then finish all others, and judge the winner."""
-    metrics = {"AP": 0.5, "AP50": 0.75}
+    metrics = scores(AP=0.5, AP50=0.75)
     script = iter(answers)
     asked = []
 
-    def do(self, task, bindings, hear, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         for name in ("data.json", "environment.json"):
@@ -168,7 +173,7 @@ def test_bindings_that_cannot_be_trained_with_are_one_finished_trial(gin, tmp_pa
 
 
 def test_a_pruned_trial_was_feasible(gin, tmp_path, monkeypatch):
-    scripted(monkeypatch, ("done", {"metrics": {"AP": 0.5, "AP50": 0.5}, "micro_batch": 4}), ("pruned", None))
+    scripted(monkeypatch, ("done", {"metrics": scores(AP=0.5), "micro_batch": 4}), ("pruned", None))
     result = run(gin, tmp_path / "run", Watcher())
     assert [row["state"] for row in result["trials"]] == ["complete", "pruned", "complete"]
     assert {trial.constraints["infeasible"] for trial in finished(tmp_path / "run")} == {-1.0}
@@ -233,13 +238,13 @@ def test_more_layers_than_a_backbone_has_are_infeasible_and_the_search_goes_on(g
 
 @pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])
 def test_what_is_maximized_can_be_named(gin, tmp_path, monkeypatch, metric, winner):
-    scores = [(0.1, 0.2), (0.2, 0.9), (0.3, 0.4)]
-    done = [("done", {"metrics": {"AP": ap, "AP50": ap50}, "micro_batch": 4}) for ap, ap50 in scores]
+    pairs = [(0.1, 0.2), (0.2, 0.9), (0.3, 0.4)]
+    done = [("done", {"metrics": scores(AP=ap, AP50=ap50), "micro_batch": 4}) for ap, ap50 in pairs]
     scripted(monkeypatch, *done)
     gin.write_text(gin.read_text() + f"search.metric = {metric!r}\n")
     result = run(gin, tmp_path / "run", Watcher())
     assert result["best"]["trial"] == winner
-    assert [trial.value for trial in finished(tmp_path / "run")] == [pair[metric == "AP50"] for pair in scores]
+    assert [trial.value for trial in finished(tmp_path / "run")] == [pair[metric == "AP50"] for pair in pairs]
 
 
 def test_a_trial_that_crashes_twice_is_given_up(gin, tmp_path, monkeypatch):

@@ -150,17 +150,6 @@ def test_an_earlier_study_that_a_server_keeps_is_learnt_from(tmp_path):
     assert storage.learn_from(kept, tmp_path, Space(SPACE), server) == 2
 
 
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '/nowhere'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-"""
-
-
 def test_a_search_reads_the_earlier_study_from_the_server_that_it_was_given(tmp_path):
     server, folder, said = Server(), tmp_path / "earlier", []
     finish(begin(server.kept, "theirs"), SPACE, points(4, 8))

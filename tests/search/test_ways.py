@@ -9,6 +9,7 @@ import pytest
 
 from tlx import checkpoint, config
 from tlx.errors import ConfigError
+from tlx.events import Listener
 from tlx.search import space, storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
@@ -32,7 +33,7 @@ search.space = {{
 """
 
 
-class Quiet:
+class Quiet(Listener):
     """A display that keeps what it is told."""
 
     def __init__(self):
@@ -40,15 +41,6 @@ class Quiet:
 
     def say(self, message):
         self.lines.append(message)
-
-    def progress(self, *_):
-        pass
-
-    def look(self, *_):
-        pass
-
-    def table(self, *_):
-        pass
 
 
 @pytest.fixture
@@ -65,7 +57,7 @@ def worker(monkeypatch):
     done = {"at_once": 0, "most": 0, "asked": [], "seconds": 0.0, "meet": None}
     lock = threading.Lock()
 
-    def do(self, task, bindings, hear, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micro=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         values = dict(b.split(" = ") for b in bindings)
@@ -84,7 +76,7 @@ def worker(monkeypatch):
         with lock:
             done["at_once"] -= 1
         split = "test" if task == "judge" else "validation"
-        metrics = {"AP": score, "AP50": score}
+        metrics = {"primary": "AP", "values": {"AP": score, "AP50": score}}
         result = {"split": split, "metrics": metrics, "micro_batch": micro}
         if task == "train":
             checkpoint.write(folder / "result.json", json.dumps(result).encode())
@@ -160,7 +152,7 @@ def test_an_earlier_study_is_learnt_from_and_not_reported(gin, tmp_path, worker)
         assert result["trials"][0]["trial"] == 0
     kept = storage.read_study(tmp_path / "later")
     tagged = [t for t in kept.trials if storage.WARM in t.user_attrs]
-    assert sorted(t.value for t in tagged) == sorted(row["validation"]["AP"] for row in earlier["trials"])
+    assert sorted(t.value for t in tagged) == sorted(row["validation"]["values"]["AP"] for row in earlier["trials"])
 
 
 def test_trials_outside_of_the_space_are_not_learnt_from(gin, tmp_path, worker):

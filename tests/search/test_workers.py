@@ -10,6 +10,7 @@ import pytest
 
 from tlx import checkpoint, config
 from tlx.errors import TrainingError
+from tlx.events import Listener
 from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
@@ -22,15 +23,6 @@ RANDOM = (
 )
 
 
-class Silent:
-    """A display that shows nothing."""
-
-    def say(self, *_):
-        pass
-
-    progress = look = table = say
-
-
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Stand in for the workers: a machine where `fits` examples fit, a probe that tells `need`, and who waits for whom.
@@ -40,7 +32,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     seen = SimpleNamespace(fits=1000, need={"fixed": 0.0, "each": 0.0}, meet=lambda: None, micros=[], deaths=[])
 
-    def do(self, task, bindings, hear, folder=None, micro=0, **_):
+    def do(self, task, bindings, listener, folder=None, micro=0, **_):
         if task == "probe":
             return Outcome("done", seen.need)
         if task == "train":
@@ -50,7 +42,7 @@ def machine(tmp_path, monkeypatch):
                 seen.deaths.append(micro)
                 return Outcome("memory", "signal 9")
         score = float(dict(b.split(" = ") for b in bindings)["fit.learning_rate"])
-        result = {"split": "validation", "metrics": {"AP": score, "AP50": score}, "micro_batch": micro}
+        result = {"split": "validation", "metrics": {"primary": "AP", "values": {"AP": score}}, "micro_batch": micro}
         for name in ("data.json", "environment.json"):
             checkpoint.write(folder / name, b"{}")
         checkpoint.write(folder / "result.json", json.dumps(result).encode())
@@ -63,7 +55,7 @@ def machine(tmp_path, monkeypatch):
 def trials(tmp_path, name, *bindings):
     """Search in a folder of that name, and return its trials as `result.json` lists them."""
     experiment = config.load([MINIMAL], [*RANDOM, *bindings])
-    return study.search(experiment, config.build(experiment.trees["search"]), tmp_path / name, Silent())["trials"]
+    return study.search(experiment, config.build(experiment.trees["search"]), tmp_path / name, Listener())["trials"]
 
 
 def test_four_workers_finish_the_trials_that_one_does(tmp_path, machine):
@@ -86,7 +78,7 @@ def test_any_batch_size_is_a_valid_trial_within_two_gigabytes(tmp_path, machine,
     space = {"fit.batch_size": sizes, "fit.learning_rate": ("log", 1e-4, 1e-2)}
     rows = trials(tmp_path, "run", "memory.budget_gb = 2.0", "search.trials = 20", f"search.space = {space}")
     assert Counter(row["state"] for row in rows) == {"complete": 20}
-    assert {row["validation"]["AP"] for row in rows} > {0.002}
+    assert {row["validation"]["values"]["AP"] for row in rows} > {0.002}
     batches = [int(binding.split(" = ")[1]) for row in rows for binding in row["bindings"] if "batch" in binding]
     assert max(batches) > 10_000
     # (2.0 / 1.2 - 0.5) / 0.016 are predicted to fit; where that is wrong, one death teaches all trials.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from tlx.augment import Standard, letterbox
+from tlx.augment import Picture, Standard, arranged, draw_view, whole
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import ImageClass
 from tlx.errors import ModelError
@@ -19,32 +19,36 @@ TASK = Classification()
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 
 
+SIZE = (64, 64)
+PICTURE = Picture(0, 40, 30)
+
+
 def scores(*values):
     return ClassScores(np.array(values, np.float32))
 
 
 def test_the_label_is_the_same_in_every_view():
     rng = np.random.default_rng(0)
-    for view in (letterbox(40, 30, (64, 64)), Standard()(rng, 40, 30, (64, 64))):
-        arrays = TASK.arrays(ImageClass(5), view, (64, 64), 1)
+    for view in (whole(PICTURE, SIZE), draw_view(arranged(Standard()), rng, PICTURE, SIZE)):
+        arrays = TASK.arrays([ImageClass(5)], view, 1)
         assert {name: (array.shape, array.dtype, int(array)) for name, array in arrays.items()} == {
             "label": ((), np.int32, 5)
         }
 
 
 def test_the_worst_case_has_the_shapes_of_a_batch():
-    one = TASK.arrays(ImageClass(5), letterbox(40, 30, (64, 64)), (64, 64), 1)
+    one = TASK.arrays([ImageClass(5)], whole(PICTURE, SIZE), 1)
     batch = {name: np.stack([array] * 3) for name, array in one.items()}
-    worst = TASK.worst(3, (64, 64), 1)
+    worst = TASK.worst(3, SIZE, 1)
     assert {name: (a.shape, a.dtype) for name, a in worst.items()} == {n: (a.shape, a.dtype) for n, a in batch.items()}
     examples = tuple(Example(Path(f"{i}.png"), 40, 30, ImageClass(i)) for i in range(3))
-    assert TASK.room(Dataset("made", CLASSES, examples, task="classification")) == 1
+    assert TASK.room(Dataset("made", CLASSES, examples, task="classification"), 1) == 1
 
 
 def test_a_prediction_holds_the_scores_of_all_classes():
     values = np.array([0.25, 0.5, 0.25], np.float32)
     example = Example(Path("a.png"), 40, 30, ImageClass(0))
-    seen = TASK.prediction({"scores": values}, letterbox(40, 30, (64, 64)), example)
+    seen = TASK.prediction({"scores": values}, whole(PICTURE, SIZE), example)
     assert seen.scores.tolist() == values.tolist()
     assert seen.best == 1
 

@@ -1,6 +1,7 @@
 """Boxes become arrays for a head, and what a head finds becomes detections."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from tlx.augment import View, letterbox
+from tlx.augment import Layer, Picture, View, whole
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import ANY_CLASS, NO_BOXES, UNLABELLED, Boxes
 from tlx.errors import DataError, ModelError
@@ -18,9 +19,18 @@ from tlx.tasks.detection import PADDING, Detection, Detections
 from tlx.tasks.task import task_of
 
 TASK = Detection()
-# Everything moves 50 pixels to the left.
-SHIFT = View(np.array([[1.0, 0, -50], [0, 1, 0]]))
-STILL = View(np.array([[1.0, 0, 0], [0, 1, 0]]))
+
+
+def layer(shift=0.0, crop=(0.0, 0.0, 100.0, 100.0), **more):
+    """Return a picture as large as the input, moved to the right."""
+    return Layer(0, np.array([[1.0, 0, shift], [0, 1, 0]]), crop, **more)
+
+
+def view_of(*layers):
+    return View((100, 100), layers)
+
+
+SHIFT, STILL = view_of(layer(-50)), view_of(layer())
 
 
 def truth(boxes, labels=None, ignore=None):
@@ -46,7 +56,7 @@ def example(targets=NO_BOXES, size=(100, 100)):
 def test_padding_and_boxes_that_leave_the_frame():
     boxes = [[0, 0, 40, 40], [40, 0, 60, 20], [20, 0, 60, 20], [60, 0, 90, 20], [0, 0, 100, 100]]
     targets = truth(boxes, [0, 1, 0, 1, ANY_CLASS], [False, False, False, False, True])
-    arrays = TASK.arrays(targets, SHIFT, (100, 100), 5)
+    arrays = TASK.arrays([targets], SHIFT, 5)
     # The first is gone; of the second half is left; of the third a quarter, too little to be learnt or punished.
     assert arrays["boxes"][:4].tolist() == [[0, 0, 10, 20], [0, 0, 10, 20], [10, 0, 40, 20], [0, 0, 50, 100]]
     assert arrays["labels"].tolist() == [1, 0, 1, ANY_CLASS, PADDING]
@@ -55,22 +65,36 @@ def test_padding_and_boxes_that_leave_the_frame():
 
 
 def test_a_picture_without_boxes_is_all_padding():
-    arrays = TASK.arrays(NO_BOXES, SHIFT, (100, 100), 5)
+    arrays = TASK.arrays([NO_BOXES], SHIFT, 5)
     assert arrays["boxes"].shape == (5, 4)
     assert (arrays["labels"] == PADDING).all()
     assert not arrays["ignore"].any()
 
 
 def test_slivers_of_less_than_a_pixel_are_left_out():
-    assert TASK.arrays(truth([[0, 0, 50.5, 40]]), SHIFT, (100, 100), 1)["labels"].tolist() == [PADDING]
-    assert TASK.arrays(truth([[0, 0, 51, 40]]), SHIFT, (100, 100), 1)["labels"].tolist() == [0]
+    assert TASK.arrays([truth([[0, 0, 50.5, 40]])], SHIFT, 1)["labels"].tolist() == [PADDING]
+    assert TASK.arrays([truth([[0, 0, 51, 40]])], SHIFT, 1)["labels"].tolist() == [0]
 
 
 def test_there_is_room_for_the_fullest_picture_and_for_one_box_at_least():
     full = example(truth([[0, 0, 9, 9]] * 3))
-    assert TASK.room(Dataset("full", ("a",), (example(), full, example(truth([[0, 0, 9, 9]]))))) == 3
-    assert TASK.room(Dataset("empty", (), (example(),))) == TASK.room(Dataset("none", (), ())) == 1
-    assert TASK.room(Dataset("unlabelled", (), (example(UNLABELLED),))) == 1
+    dataset = Dataset("full", ("a",), (example(), full, example(truth([[0, 0, 9, 9]]))))
+    # Of pictures that are combined, there is room for the fullest, one of each, and again from the first on.
+    assert [TASK.room(dataset, pictures) for pictures in (1, 2, 3, 4, 5)] == [3, 4, 4, 7, 8]
+    assert TASK.room(Dataset("empty", (), (example(),)), 1) == TASK.room(Dataset("none", (), ()), 4) == 1
+    assert TASK.room(Dataset("unlabelled", (), (example(UNLABELLED),)), 1) == 1
+
+
+def test_several_pictures_bring_the_objects_that_come_with_them():
+    one, two = truth([[0, 0, 40, 40], [50, 50, 90, 90]], [0, 1]), truth([[10, 10, 30, 30], [60, 0, 90, 20]], [1, 0])
+    view = view_of(layer(objects=(1,)), layer(20, opacity=0.5))
+    arrays = TASK.arrays([one, two], view, 5)
+    assert arrays["boxes"][:3].tolist() == [[50, 50, 90, 90], [30, 10, 50, 30], [80, 0, 100, 20]]
+    assert arrays["labels"].tolist() == [1, 1, 0, PADDING, PADDING]
+    # What lies beneath a picture that covers it is no object to be found.
+    beneath = TASK.arrays([one, two], view_of(layer(), layer(crop=(0.0, 0.0, 50.0, 100.0))), 4)
+    assert beneath["labels"].tolist() == [1, 1, PADDING, PADDING]
+    assert beneath["boxes"][:2].tolist() == [[50, 50, 90, 90], [10, 10, 30, 30]]
 
 
 side = st.floats(0, 60, width=32)
@@ -79,8 +103,8 @@ side = st.floats(0, 60, width=32)
 @given(st.lists(st.tuples(side, side), max_size=6), st.integers(6, 9), st.integers(20, 200), st.integers(20, 200))
 def test_arrays_have_one_shape_and_sound_boxes(corners, room, height, width):
     targets = truth([(x, y, x + 30, y + 20) for x, y in corners])
-    view = letterbox(90, 80, (height, width))
-    arrays = TASK.arrays(targets, view, (height, width), room)
+    view = whole(Picture(0, 90, 80), (height, width))
+    arrays = TASK.arrays([targets], view, room)
     kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     assert kinds == {name: (a.shape[1:], a.dtype) for name, a in TASK.worst(2, (height, width), room).items()}
     used = arrays["labels"] != PADDING
@@ -107,7 +131,7 @@ def head(*rows, **extra):
 def test_a_prediction_is_in_pixels_of_its_picture():
     # 200 x 100 pixels are halved to 100 x 50, with 25 rows above and below.
     arrays = head((10, 30, 30, 60, 0.9, 1), (0, 0, 100, 100, 0.8, 0))
-    seen = TASK.prediction(arrays, letterbox(200, 100, (100, 100)), example(size=(200, 100)))
+    seen = TASK.prediction(arrays, whole(Picture(0, 200, 100), (100, 100)), example(size=(200, 100)))
     assert seen.boxes.tolist() == [[20, 10, 60, 70], [0, 0, 200, 100]]
     assert seen.scores.tolist() == [np.float32(0.9), np.float32(0.8)]
     assert (seen.labels.tolist(), seen.labels.dtype, seen.extra) == ([1, 0], np.int32, {})
@@ -124,11 +148,12 @@ def test_empty_places_and_boxes_beside_the_picture_are_no_predictions():
 @given(st.lists(st.tuples(side, side), min_size=1, max_size=5), st.booleans(), st.integers(30, 300))
 def test_what_is_shown_at_a_place_is_found_there(corners, mirrored, edge):
     targets = truth([(x, y, x + 30, y + 20) for x, y in corners])
-    view = letterbox(90, 80, (edge, 2 * edge))
+    view = whole(Picture(0, 90, 80), (edge, 2 * edge))
     if mirrored:
         (scale, _, shift), lower = view.matrix
-        view = View(np.array([[-scale, 0, 2 * edge - shift], lower]))
-    arrays = TASK.arrays(targets, view, (edge, 2 * edge), len(corners))
+        matrix = np.array([[-scale, 0, 2 * edge - shift], lower])
+        view = View(view.size, (replace(view.layers[0], matrix=matrix),))
+    arrays = TASK.arrays([targets], view, len(corners))
     arrays["scores"] = np.full(len(corners), 0.5, np.float32)
     del arrays["ignore"]
     seen = TASK.prediction(arrays, view, example(size=(90, 80)))

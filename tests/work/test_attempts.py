@@ -7,24 +7,14 @@ import pytest
 
 from tlx import config, registry
 from tlx.errors import TlxError, TrainingError
-from tlx.freeze import Freeze
+from tlx.events import Listener
+from tlx.freeze import Freeze, Phase
 from tlx.memory import Memory
 from tlx.models.backbone import Backbone
 from tlx.work import attempts
 from tlx.work.attempts import Attempts, describe
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import Ledger, Need, kind
-
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '/nowhere'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-fit.batch_size = 64
-"""
 
 
 @pytest.fixture
@@ -39,7 +29,7 @@ def machine(monkeypatch):
     seen = SimpleNamespace(fits=1000, need={"fixed": 1e8, "each": 1e7}, probes=[], tried=[])
     seen.answer, seen.held = None, 0
 
-    def do(self, task, bindings, hear, micro=0, **_):
+    def do(self, task, bindings, listener, micro=0, **_):
         if task == "probe":
             seen.probes.append(bindings)
             return Outcome("done", seen.need) if seen.need else Outcome("memory", "signal 9")
@@ -53,14 +43,10 @@ def machine(monkeypatch):
 
 
 def train(experiment, tmp_path, bindings=(), **settings):
-    said = []
-
-    def hear(what, content):
-        if what == "say":
-            said.append(content)
-
+    said, listener = [], Listener()
+    listener.say = said.append
     made = Attempts(experiment, Memory(**settings), tmp_path / "a.gin", tmp_path / "log")
-    return made.train(list(bindings), tmp_path / "run", [], hear), said
+    return made.train(list(bindings), tmp_path / "run", [], listener), said
 
 
 def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_path, machine):
@@ -186,12 +172,12 @@ def test_a_plugins_policy_and_backbone_say_what_takes_less(experiment, tmp_path,
     @registry.freezes.register("own", smaller=fewer)
     def own(share: float = 0.75) -> Freeze:
         """A share of the layers."""
-        return Freeze("own", lambda layers: [True for _ in layers])
+        return Freeze("own", (Phase(share, lambda layers: [True for _ in layers]),))
 
     @registry.freezes.register("own_less")
     def own_less(share: float) -> Freeze:
         """Less."""
-        return Freeze("own_less", lambda layers: [False for _ in layers])
+        return Freeze("own_less", (Phase(1 - share, lambda layers: [False for _ in layers]),))
 
     @registry.backbones.register("own", smaller=lambda: [(["run.backbone = @backbones.misspelt()"], [])])
     def tiny() -> Backbone:
@@ -233,9 +219,8 @@ def test_a_kind_of_run_is_what_its_memory_depends_on(experiment):
 @pytest.mark.parametrize(("end", "error"), [("refused", TlxError), ("crash", TrainingError), ("lost", TrainingError)])
 def test_training_alone_says_why_it_ended(experiment, tmp_path, machine, end, error):
     machine.answer = Outcome(end, "Traceback\nValueError: why")
-    listener = SimpleNamespace(say=print, progress=print, look=print)
     with pytest.raises(error, match="why"):
-        attempts.train(experiment, tmp_path / "run", listener)
+        attempts.train(experiment, tmp_path / "run", Listener())
     assert (tmp_path / "run/config.gin").exists()
 
 
@@ -245,20 +230,20 @@ def test_training_alone_says_why_it_ended(experiment, tmp_path, machine, end, er
 def test_judging_takes_as_many_pictures_at_once_as_fit(experiment, tmp_path, monkeypatch, fits, asked, end):
     tried = []
 
-    def do(self, task, bindings, hear, folder, at_once):
+    def do(self, task, bindings, listener, folder, at_once):
         tried.append(at_once)
         return Outcome("memory" if at_once > fits else "done", {})
 
     monkeypatch.setattr(Hand, "do", do)
     made = Attempts(experiment, Memory(budget_gb=5.0), tmp_path / "a.gin", tmp_path / "log")
-    assert made.judge([], tmp_path / "run", lambda *_: None).kind == end
+    assert made.judge([], tmp_path / "run", Listener()).kind == end
     assert tried == (asked or [16, 8, 4, 2, 1])
 
 
 def test_a_stopped_worker_is_not_started_again(experiment, tmp_path, machine):
     made = Attempts(experiment, Memory(budget_gb=5.0), tmp_path / "a.gin", tmp_path / "log")
     made.stop()
-    assert made.train([], tmp_path / "run", [], lambda *_: None).kind == "lost"
+    assert made.train([], tmp_path / "run", [], Listener()).kind == "lost"
     assert machine.tried == []
 
 

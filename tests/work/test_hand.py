@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tlx.events import Listener
 from tlx.memory import Limit
 from tlx.work import hand as hand_room
 from tlx.work.hand import Hand
@@ -20,9 +21,10 @@ def main(connection, file, allow_imports, log):
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 2)
     kept = []
+    globals()["parent"] = connection
     while True:
         task, bindings, arguments = connection.recv()
-        connection.send(("say", task))
+        connection.send(("say", (task,)))
         connection.send(globals()[task](kept, **arguments))
 
 def hold(kept, megabytes):
@@ -73,6 +75,14 @@ def leave(kept, code):
 
 def crash(kept, words):
     return "crashed", words
+
+def ask(kept, looks):
+    answers = []
+    for look in looks:
+        parent.send(("progress", ("training", look, len(looks), "")))
+        parent.send(("evaluated", (look,)))
+        answers.append(parent.recv())
+    return "done", answers
 """
 
 
@@ -141,12 +151,13 @@ def test_workers_of_several_threads_all_tell_how_they_ended(hand):
 
 
 def test_an_error_of_the_parent_is_not_taken_for_the_worker_s_death(hand):
-    def full(*_):
-        raise OSError("No space left on device")
+    class Full(Listener):
+        def say(self, message):
+            raise OSError("No space left on device")
 
     worker = hand()
     with pytest.raises(OSError, match="No space left"):
-        worker.do("hold", [], full, megabytes=1)
+        worker.do("hold", [], Full(), megabytes=1)
 
 
 def test_what_a_library_leaves_in_the_temporary_folder_goes_with_the_worker(tmp_path):
@@ -233,10 +244,22 @@ def test_a_worker_that_has_grown_is_replaced_before_its_next_task(hand):
     assert worker.do("hold", [], megabytes=1).content != large
 
 
-def test_news_are_heard(hand):
+def test_news_are_heard_and_what_is_evaluated_is_answered(hand):
     heard = []
-    hand().do("hold", [], lambda *news: heard.append(news), megabytes=1)
-    assert heard == [("say", "hold")]
+
+    class Hearing(Listener):
+        def say(self, message):
+            heard.append(message)
+
+        def progress(self, what, done, total, note=""):
+            heard.append((what, done, total))
+
+        def evaluated(self, look):
+            return "prune" if look == 2 else super().evaluated(look)
+
+    outcome = hand().do("ask", [], Hearing(), looks=[1, 2])
+    assert outcome.content == ["continue", "prune"]
+    assert heard == ["ask", ("training", 1, 2), ("training", 2, 2)]
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -52,7 +52,7 @@ def memory(arguments: list[str]) -> None:
     """
     experiment = load(arguments)
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
-    from tlx.work.attempts import Attempts, tells  # noqa: PLC0415
+    from tlx.work.attempts import Attempts  # noqa: PLC0415
 
     rows = list(_rows(experiment))
     settings = config.build(experiment.trees["run"].arguments["memory"])
@@ -66,7 +66,7 @@ def memory(arguments: list[str]) -> None:
             table.add_column(column, justify="right")
         try:
             for row in rows:
-                need = attempts.need(row.bindings, tells(terminal))
+                need = attempts.need(row.bindings, terminal)
                 if need is None:
                     raise TlxError(f"memory: {row} could not be measured; does `tlx train` work?")
                 fits = need.largest(_MOST, attempts.limit.bytes, settings.margin)

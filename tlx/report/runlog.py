@@ -4,33 +4,21 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tlx import memory, ownership
+from tlx import ownership
 from tlx.data.dataset import Dataset
 from tlx.data.images import open_image
+from tlx.events import Answer, Listener, Look
 from tlx.report.pictures import contact_sheet
 from tlx.report.tensorboard import Board
 from tlx.tasks.task import task_of
 
 # So many pictures show how a run does; more would only be scrolled past.
 _SHOWN, _SHOWN_EACH_LOOK = 12, 4
-
-
-class Listener(Protocol):
-    """Whoever follows a run: a terminal, or the driver of a search."""
-
-    def say(self, message: str) -> None:
-        """Take one line of news."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Take how far a piece of work is."""
-
-    def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
-        """Take the metrics of validation look `number` of `looks`, counted from 1; raising ends the run."""
 
 
 class RunLog(contextlib.AbstractContextManager):
@@ -53,19 +41,12 @@ class RunLog(contextlib.AbstractContextManager):
         with os.fdopen(ownership.opened(self.folder / "run.log", os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(text + "\n")
 
-    def look(
-        self,
-        place: tuple[int, int],
-        step: int,
-        metrics: dict[str, Any],
-        scalars: dict[str, float],
-        seen: tuple[Dataset, Sequence[Any]],
-    ) -> None:
-        """Log a look at the validation split: `place` is (its number from 1, of how many)."""
-        overall = {f"validation/{name}": value for name, value in metrics["values"].items()}
-        self.board.scalars(step, {**overall, **scalars, "memory_gb": memory.own() / 1e9})
-        self.board.images(step, "validation", sample(*seen, _SHOWN_EACH_LOOK))
-        self.listener.look(*place, metrics)
+    def evaluated(self, look: Look, dataset: Dataset, predictions: Sequence[Any]) -> Answer:
+        """Log a look at the validation split, with pictures of what was predicted, and return the listener's answer."""
+        values = {f"validation/{name}": value for name, value in look.metrics["values"].items()}
+        self.board.scalars(look.update, {**values, **look.scalars, "memory_gb": look.memory_bytes / 1e9})
+        self.board.images(look.update, "validation", sample(dataset, predictions, _SHOWN_EACH_LOOK))
+        return self.listener.evaluated(look)
 
 
 def keep_pictures(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:

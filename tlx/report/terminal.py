@@ -19,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tlx.evaluate.evaluator import headline, in_words
+from tlx.events import Answer, Listener, Look
 
 
-class Terminal:
+class Terminal(Listener):
     """Follows a run or a search on a terminal, live; in a file or pipe it prints a line for each event.
 
     Use it as a context manager.
@@ -70,11 +71,12 @@ class Terminal:
         if done >= total:
             self._drop(what)
 
-    def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
-        """Print the metrics of a look at the validation split."""
-        self.console.print(f"  look {number}/{looks}: {in_words(metrics)}")
+    def evaluated(self, look: Look) -> Answer:
+        """Print the metrics of a look at the validation split; every run goes on."""
+        self.console.print(f"  look {look.number}/{look.of}: {in_words(look.metrics)}")
+        return "continue"
 
-    def table(self, rows: list[dict[str, Any]], wanted: int) -> None:
+    def trials(self, rows: list[dict[str, Any]], wanted: int) -> None:
         """Show the trials of a search, the best one marked, with the time that the rest will take."""
         self._table = trials_table(rows)
         finished = [row for row in rows if row["state"] in ("complete", "pruned")]

@@ -11,9 +11,10 @@ from tlx import checkpoint, ownership
 from tlx.config import Experiment
 from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
+from tlx.events import Listener
 from tlx.search.hosts import Alone
 from tlx.search.space import Search, binding, fixed_bindings
-from tlx.work.attempts import Attempts, tells
+from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
 _FINALISTS = 3
@@ -23,7 +24,12 @@ _GO_ON = "no finished trial is lost: the same command goes on from here"
 
 
 def conclude(
-    experiment: Experiment, search: Search, host: Alone, rows: list[dict[str, Any]], attempts: Attempts, display: Any
+    experiment: Experiment,
+    search: Search,
+    host: Alone,
+    rows: list[dict[str, Any]],
+    attempts: Attempts,
+    display: Listener,
 ) -> dict[str, Any]:
     """Choose the winner, judge it on the test split, and write and return what `result.json` holds.
 
@@ -64,7 +70,7 @@ def _choose(
     host: Alone,
     ranked: list[dict[str, Any]],
     attempts: Attempts,
-    display: Any,
+    display: Listener,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the winner's row, and how it compares with others where each was run several times."""
     if search.repeat == 1:
@@ -78,14 +84,14 @@ def _choose(
     return next(row for row in ranked if row["trial"] == chosen["trial"]), chosen["repeats"]
 
 
-def _judge(folder: Path, best: dict[str, Any], attempts: Attempts, display: Any) -> dict[str, Any]:
+def _judge(folder: Path, best: dict[str, Any], attempts: Attempts, display: Listener) -> dict[str, Any]:
     what, place = f"the winner, trial {best['trial']},", folder / best["folder"]
     if not place.exists():
         raise TrainingError(
             f"{what} cannot be judged, for {place} is gone; train it anew: tlx train, with these --gin_bindings:"
             f" {best['bindings']}"
         )
-    outcome = _persist(lambda: attempts.judge(best["bindings"], place, tells(display)), f"judging {place}", display)
+    outcome = _persist(lambda: attempts.judge(best["bindings"], place, display), f"judging {place}", display)
     if outcome.kind != "done":
         raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
     return {key: outcome.content[key] for key in ("split", "metrics")}
@@ -118,7 +124,7 @@ def _repeat(
     folder: Path,
     ranked: list[dict[str, Any]],
     attempts: Attempts,
-    display: Any,
+    display: Listener,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the row with the best mean over several seeds, and how it compares with the experiment as written."""
     written = [row for row in ranked if row["trial"] == 0 or row["retry_of"] == 0]
@@ -152,7 +158,7 @@ def _repeat(
 
 
 def _again(
-    bindings: list[str], metric: str | None, place: Path, attempts: Attempts, display: Any
+    bindings: list[str], metric: str | None, place: Path, attempts: Attempts, display: Listener
 ) -> dict[str, Any] | None:
     """Return the validation metrics of one more run, or None where it is infeasible.
 
@@ -162,7 +168,7 @@ def _again(
     if done.exists():
         return json.loads(done.read_text())["metrics"]
     fixed = fixed_bindings(metric)
-    outcome = _persist(lambda: attempts.train(bindings, place, fixed, tells(display)), str(place), display)
+    outcome = _persist(lambda: attempts.train(bindings, place, fixed, display), str(place), display)
     if outcome.kind == "done":
         return outcome.content["metrics"]
     if outcome.kind == "infeasible":
@@ -170,7 +176,7 @@ def _again(
     raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
 
 
-def _persist(attempt: Callable[[], Outcome], what: str, display: Any) -> Outcome:
+def _persist(attempt: Callable[[], Outcome], what: str, display: Listener) -> Outcome:
     """Return how an attempt ended; one whose worker died or crashed may have been unlucky, and is made once more."""
     outcome = attempt()
     if outcome.kind not in ("lost", "crash"):

@@ -4,15 +4,15 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tlx import checkpoint, ownership
 from tlx.config import Experiment, build
 from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
+from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
@@ -30,23 +30,10 @@ _AT_ONCE = 100
 _POLL = 0.5
 
 
-class Display(Protocol):
-    """Whoever shows a search as it goes on."""
-
-    def say(self, message: str) -> None:
-        """Take one line of news."""
-
-    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Take how far the present trial is."""
-
-    def table(self, rows: list[dict[str, Any]], wanted: int) -> None:
-        """Take all trials so far, as `rows` gives them, and how many are to be finished."""
-
-
 class Study:
     """A search in a folder, begun or gone on with."""
 
-    def __init__(self, experiment: Experiment, search: Search, host: hosts.Alone, display: Display):
+    def __init__(self, experiment: Experiment, search: Search, host: hosts.Alone, display: Listener):
         self.experiment, self.search, self.host, self.display = experiment, search, host, display
         self.folder = host.folder
         self.states = quiet_optuna().trial.TrialState
@@ -177,27 +164,12 @@ class Study:
             trial.set_user_attr("seconds", time.monotonic() - begun)
             self._file(trial, outcome)
 
-    def _hears(self, trial: Any) -> Callable[[str, Any], str | None]:
-        """Return what takes a trial's news, and answers each look with whether it may go on."""
-        whose = f"trial {trial.number}: " if self.search.workers > 1 else ""
-
-        def hear(kind: str, content: Any) -> str | None:
-            if kind == "say":
-                self.display.say(f"{whose}{content}")
-            elif kind == "progress":
-                what, *how_far = content
-                self.display.progress(f"{whose}{what}", *how_far)
-            else:
-                return self._look(trial, *content)
-            return None
-
-        return hear
-
-    def _look(self, trial: Any, number: int, looks: int, metrics: dict[str, Any]) -> str:
+    def evaluated(self, trial: Any, look: Look) -> Answer:
+        """Note a look at a trial down, and answer whether it goes on."""
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
-            trial.report(self.metric.score(metrics), number)
-            trial.set_user_attr("metrics", metrics)
-            return "prune" if number < looks and trial.should_prune() else "go on"
+            trial.report(look.score, look.number)
+            trial.set_user_attr("metrics", look.metrics)
+            return "prune" if look.number < look.of and trial.should_prune() else "continue"
         return "prune"
 
     def _file(self, trial: Any, outcome: Outcome) -> None:
@@ -258,14 +230,31 @@ class Study:
         return rows(self.study)
 
     def _show(self) -> None:
-        self.display.table(self.rows(), self.wanted)
+        self.display.trials(self.rows(), self.wanted)
+
+
+class _TrialListener(Listener):
+    """Passes on what a trial tells to who shows the search, and has the study answer."""
+
+    def __init__(self, study: Study, trial: Any):
+        self.study, self.trial = study, trial
+        self.whose = f"trial {trial.number}: " if study.search.workers > 1 else ""
+
+    def say(self, message: str) -> None:
+        self.study.display.say(f"{self.whose}{message}")
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        self.study.display.progress(f"{self.whose}{what}", done, total, note)
+
+    def evaluated(self, look: Look) -> Answer:
+        return self.study.evaluated(self.trial, look)
 
 
 def search(
     experiment: Experiment,
     settings: Search,
     folder: Path,
-    display: Display,
+    display: Listener,
     server: Server | None = None,
     study_name: str | None = None,
 ) -> dict[str, Any]:

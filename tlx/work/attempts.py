@@ -1,6 +1,6 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 from tlx import checkpoint, gpu, ownership
 from tlx.config import Experiment, build, given
 from tlx.errors import ConfigError, TlxError, TrainingError
+from tlx.events import NOBODY, Listener
 from tlx.memory import Limit, Memory
 from tlx.predict import BATCH
-from tlx.report.runlog import Listener
 from tlx.tree import walk
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import Ledger, Need, kind
@@ -26,8 +26,8 @@ _WITHOUT = ("fit", "seed", "judge", "evaluator", "augment", "resize", "memory")
 class Attempts:
     """Runs experiments in a worker process, each as often as its memory demands, and never too large.
 
-    `sharing` is how many such processes share the memory. `hear` is told of (kind, content), as
-    `tlx.work.hand.Hand.do` says, and of what is decided here.
+    `sharing` is how many such processes share the memory. Listeners are told of
+    what the runs tell, and of what is decided here.
     """
 
     def __init__(self, experiment: Experiment, settings: Memory, file: Path, log: Path, sharing: int = 1):
@@ -49,9 +49,7 @@ class Attempts:
         self.hand.close()
         self._prober.close()
 
-    def train(
-        self, bindings: list[str], folder: Path, more: list[str], hear: Callable[[str, Any], str | None]
-    ) -> Outcome:
+    def train(self, bindings: list[str], folder: Path, more: list[str], listener: Listener) -> Outcome:
         """Train one experiment to its end in `folder`; ("infeasible", why) where not even one example fits.
 
         `more` are bindings that change nothing about the memory. A worker that dies for want of memory is
@@ -63,15 +61,15 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        need = self._need(what, bindings, hear)
+        need = self._need(what, bindings, listener)
         batch = experiment.value("fit.batch_size")
         wanted = min(batch, experiment.value("fit.micro_batch") or batch)
         micro = need.largest(wanted, self.limit.bytes, self.settings.margin) if need else wanted
         if need and micro:
             predicted = f"predicted peak {need.peak(micro) / 1e9:.2f} GB of {self._allowed()}"
-            hear("say", f"{micro} of {batch} examples at once: {predicted}")
+            listener.say(f"{micro} of {batch} examples at once: {predicted}")
         while micro and not self._stopped:
-            outcome = self.hand.do("train", [*bindings, *more], hear, folder=folder, micro=micro)
+            outcome = self.hand.do("train", [*bindings, *more], listener, folder=folder, micro=micro)
             if gpu.free() is not None:
                 # What it held of the machine says nothing about the GPU.
                 outcome = replace(outcome, held=0)
@@ -80,32 +78,32 @@ class Attempts:
                 need = self.ledger.died(kind(what), smaller, self.limit.bytes, what)
             if outcome.kind == "done" or smaller is None:
                 return outcome
-            hear("say", f"{micro} examples at once were too many: {outcome.content}")
+            listener.say(f"{micro} examples at once were too many: {outcome.content}")
             micro = smaller
         if self._stopped:
             return Outcome("lost", "ended")
-        return Outcome("infeasible", self._infeasible(bindings, need, hear))
+        return Outcome("infeasible", self._infeasible(bindings, need, listener))
 
-    def judge(self, bindings: list[str], folder: Path, hear: Callable[[str, Any], str | None]) -> Outcome:
+    def judge(self, bindings: list[str], folder: Path, listener: Listener) -> Outcome:
         """Judge the detector that was trained in `folder`, with as many pictures at once as fit."""
         at_once = BATCH
-        while (outcome := self.hand.do("judge", bindings, hear, folder=folder, at_once=at_once)).kind == "memory":
+        while (outcome := self.hand.do("judge", bindings, listener, folder=folder, at_once=at_once)).kind == "memory":
             if at_once == 1:
                 break
             at_once //= 2
         return outcome
 
-    def need(self, bindings: list[str], hear: Callable[[str, Any], str | None] = lambda *_: None) -> Need | None:
+    def need(self, bindings: list[str], listener: Listener = NOBODY) -> Need | None:
         """Return how much memory an experiment takes, measured if it is not known yet; None where that failed."""
-        return self._need(describe(self.experiment.with_bindings(bindings)), bindings, hear)
+        return self._need(describe(self.experiment.with_bindings(bindings)), bindings, listener)
 
-    def _need(self, what: str, bindings: list[str], hear: Callable[[str, Any], str | None]) -> Need | None:
+    def _need(self, what: str, bindings: list[str], listener: Listener) -> Need | None:
         known = self.ledger.get(kind(what))
         # Where measuring itself died, there may be more room now.
         if (known and (known.fixed or known.largest_tried(1, self.limit.bytes) == 0)) or not self.settings.probe:
             return known
         for micros in _PROBES:
-            outcome = self._prober.do("probe", bindings, hear, micros=micros)
+            outcome = self._prober.do("probe", bindings, listener, micros=micros)
             self._prober.stop()
             if outcome.kind == "done":
                 need = Need(**outcome.content)
@@ -118,14 +116,14 @@ class Attempts:
     def _allowed(self) -> str:
         return f"{self.limit.bytes / 1e9:.2f} GB ({self.limit.why})"
 
-    def _infeasible(self, bindings: list[str], need: Need | None, hear: Callable[[str, Any], str | None]) -> str:
+    def _infeasible(self, bindings: list[str], need: Need | None, listener: Listener) -> str:
         takes = f": it takes {need.peak(1) / 1e9:.2f} GB" if need and need.fixed else ""
         ways = []
         for changed, more in changes(self.experiment.with_bindings(bindings)):
             change = ", ".join(changed)
-            hear("say", f"not even one example fits; would it with {change}?")
+            listener.say(f"not even one example fits; would it with {change}?")
             try:
-                other = self.need([*bindings, *changed, *more], hear)
+                other = self.need([*bindings, *changed, *more], listener)
             except ConfigError as error:
                 ways.append(f"\n  {change}: does not go with the rest: {error}")
                 continue
@@ -193,19 +191,9 @@ def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str,
     settings = build(experiment.trees["run"].arguments["memory"])
     attempts = Attempts(experiment, settings, folder / "config.gin", folder / "worker.log")
     try:
-        outcome = attempts.train([], folder, [], tells(listener))
+        outcome = attempts.train([], folder, [], listener)
     finally:
         attempts.stop()
     if outcome.kind == "done":
         return outcome.content
     raise (TlxError if outcome.kind == "refused" else TrainingError)(outcome.content.strip())
-
-
-def tells(listener: Listener) -> Callable[[str, Any], str | None]:
-    """Return what passes a worker's news on to a listener, and lets every trial go on."""
-
-    def hear(kind: str, content: Any) -> str | None:
-        getattr(listener, kind)(*(content if isinstance(content, tuple) else (content,)))
-        return "go on" if kind == "look" else None
-
-    return hear

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlx import gpu, memory, ownership
+from tlx.events import NOBODY, Listener
 from tlx.memory import Limit
 from tlx.work import worker
 from tlx.work.verdict import Death, is_near, wants_memory
 
 Kind = Literal["done", "pruned", "infeasible", "refused", "memory", "crash", "lost"]
-_NEWS = ("say", "progress", "look")
+_NEWS = ("say", "progress", "evaluated")
 _EVERY_SECONDS = 0.02
 # Below this, in bytes, the machine itself is about to suffer, whoever took the memory.
 _LAST_RESERVE = 200_000_000
@@ -104,12 +105,12 @@ class Hand:
         self,
         task: str,
         bindings: list[str],
-        hear: Callable[[str, Any], str | None] = lambda *_: None,
+        listener: Listener = NOBODY,
         **arguments: Any,
     ) -> Outcome:
         """Give the worker a task and return how it ended.
 
-        `hear` is told of (kind, content) on the way: what `tlx.work.worker` says, and what it returns is answered.
+        What the run tells its listener on the way, this one is told, and its answers go back.
         """
         with _PROCESSES:
             if self._closed:
@@ -125,7 +126,8 @@ class Hand:
             kind, content = news
             if kind not in _NEWS:
                 return self._ended(process, watch, kind, content)
-            if (answer := hear(kind, content)) is not None:
+            answer = getattr(listener, kind)(*content)
+            if kind == "evaluated":
                 self._send(answer)
         return self._died(process, watch, written, memory.kills_by_system() > kills)
 

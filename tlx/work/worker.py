@@ -17,29 +17,25 @@ from typing import Any
 from tlx import config, memory, ownership, probe, run
 from tlx.data.survey import watched_by
 from tlx.errors import MisfitError, TlxError, TrainingError, of_system
+from tlx.events import Answer, Listener, Look, PrunedError
 from tlx.lazy import keras
 
 
-class _PrunedError(Exception):
-    """The parent has seen enough of this trial."""
-
-
-class _Reporter:
-    """A run's listener that passes everything on to the parent."""
+class _Reporter(Listener):
+    """A run's listener that passes everything on to the parent, as (method, arguments)."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
 
     def say(self, message: str) -> None:
-        self.connection.send(("say", message))
+        self.connection.send(("say", (message,)))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         self.connection.send(("progress", (what, done, total, note)))
 
-    def look(self, number: int, looks: int, metrics: dict[str, Any]) -> None:
-        self.connection.send(("look", (number, looks, metrics)))
-        if self.connection.recv() == "prune":
-            raise _PrunedError
+    def evaluated(self, look: Look) -> Answer:
+        self.connection.send(("evaluated", (look,)))
+        return self.connection.recv()
 
 
 def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> None:
@@ -87,7 +83,7 @@ def _answer(
         with watched_by(partial(reporter.progress, "looking at pictures")):
             settings = config.build(experiment.trees["run"], kept)
         return "done", do(settings, experiment.text(), reporter, **arguments)
-    except _PrunedError:
+    except PrunedError:
         return "pruned", None
     except (TrainingError, MisfitError) as error:
         return "infeasible", str(error)

@@ -1,0 +1,148 @@
+"""Training through the phases of a freeze policy, each with its own cut, source of features and learner."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tlx import freeze
+from tlx.devices import Devices
+from tlx.events import Answer, Listener, Look
+from tlx.features import Source, encoder, source
+from tlx.fit import fit
+from tlx.freeze import Frozen, Span
+from tlx.history import History, reached, take_best
+from tlx.lazy import keras
+from tlx.learner import Learner
+from tlx.models.detector import Detector
+from tlx.models.graph import Cut, WeightLayer, cut
+from tlx.pipeline import Element, Views
+from tlx.predict import BATCH, Predictor
+from tlx.report.runlog import RunLog
+
+# So many training pictures show whether a network learns by heart.
+_SAMPLE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training came to: how it went, and what predicts with the weights that it left."""
+
+    history: History
+    predictor: Predictor
+
+    @property
+    def sees_validation(self) -> bool:
+        """Whether the predictor's source is what the best look saw: another phase may have frozen other layers."""
+        return self.history.best.phase == self.history.phase
+
+
+class Training:
+    """A run's training: `run` is a `tlx.run.Run`, `micro` how many examples fit in memory at once, if that is known."""
+
+    def __init__(
+        self,
+        run: Any,
+        detector: Detector,
+        layers: list[WeightLayer],
+        log: RunLog,
+        devices: Devices,
+        micro: int | None = None,
+    ):
+        self.run, self.detector, self.layers = run, detector, layers
+        self.log, self.devices, self.micro = log, devices, micro
+
+    def __call__(self) -> Trained:
+        """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
+        policy, network, folder = self.run.freeze, self.detector.network, self.log.folder
+        changing = freeze.changing(policy, self.detector.model, network, self.layers)
+        spans, history = policy.spans(self.run.fit.updates(len(self.run.data.train))), History()
+        for span in spans[reached(folder, changing, len(spans), self.devices) :]:
+            if span.start == span.stop or history.stopped:
+                continue
+            frozen = freeze.apply(policy, network, self.layers, span.number)
+            self._tell(frozen, span, len(spans))
+            learner, predictor = self._phase(frozen, changing, span, history)
+            frozen.verify()
+        take_best(folder, learner, history)
+        return Trained(history, predictor)
+
+    def _tell(self, frozen: Frozen, span: Span, phases: int) -> None:
+        self.log.say((f"{span}: " if phases > 1 else "") + frozen.summary())
+        self.log.note(frozen.table())
+        self.log.board.text(f"freeze/{span.number + 1}" if phases > 1 else "freeze", frozen.table())
+
+    def _phase(self, frozen: Frozen, changing: list[Any], span: Span, history: History) -> tuple[Learner, Predictor]:
+        run, parts = self.run, cut(self.detector.network, self.detector.blocks)
+        train, validation = self._sources(parts)
+        try:
+            predictor = Predictor(self.detector, parts, validation, min(BATCH, self.micro or BATCH))
+            judge = _Judge(run, predictor, self._sample(parts, validation.cached), self.log)
+            learner = Learner(self.detector, parts, train, run.fit, self.devices, frozen.rates, changing)
+            self._warn_of_norms()
+            fit(learner, train, run.fit, run.seed, judge, self.log.folder, self.micro, judge, span, history)
+        finally:
+            train.release()
+            validation.release()
+        return learner, predictor
+
+    def _sources(self, parts: Cut) -> tuple[Source, Source]:
+        run, progress, at_once = self.run, self.log.listener.progress, min(BATCH, self.micro or BATCH)
+        views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
+        train = source(views, parts, run.features, progress, at_once, run.engine)
+        self.log.say(train.note)
+        whole = Views(run.data.validation, run.size, resize=run.resize)
+        return train, source(whole, parts, run.features, progress, at_once, run.engine)
+
+    def _sample(self, parts: Cut, cached: bool) -> Source:
+        """Return a source of a fixed sample of the training pictures, kept in memory, like that of validation."""
+        train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
+        spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int).tolist()
+        views = Views(train.subset(spread, train.name), self.run.size, resize=self.run.resize)
+        kept: dict[int, Element] = {}
+
+        def load(index: int, view: int) -> Element:
+            if index not in kept:
+                (picture,), targets = views.element(index, view)
+                inputs = tuple(array[0] for array in forward(picture[None])) if cached else (picture,)
+                kept[index] = inputs, targets
+            return kept[index]
+
+        return Source(views, load, encoder(parts, cached), cached, "")
+
+    def _warn_of_norms(self) -> None:
+        run, network = self.run, self.detector.network
+        size = run.fit.batch(len(run.data.train))
+        together = min(n for n in (len(self.devices.share(size)), self.micro, run.fit.micro_batch) if n)
+        together = -(-together // self.devices.replicas_here)
+        norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in network.layers)
+        if together < size and norms:
+            what = f"they see the statistics of {together} examples, not of all {size}"
+            self.log.say(f"{norms} BatchNorm layers train: {what}")
+
+
+class _Judge(Listener):
+    """Judges the present weights, and passes on what `fit` tells, with pictures of what was just predicted."""
+
+    def __init__(self, run: Any, predictor: Predictor, sample: Source, log: RunLog):
+        self.run, self.predictor, self.sample, self.log = run, predictor, sample, log
+        self.metric = run.evaluator.metric(run.metric)
+        self.latest: list[Any] = []
+
+    def __call__(self) -> tuple[float, dict[str, Any], dict[str, float]]:
+        """Return the score, the metrics on the validation split, and scalars."""
+        self.latest, losses = self.predictor()
+        metrics = self.run.evaluator(self.run.data.validation, self.latest)
+        learnt, _ = self.predictor(self.sample)
+        primary = self.run.evaluator.primary
+        on_train = self.run.evaluator(self.sample.views.dataset, learnt)["values"][primary]
+        scalars = {f"validation/{name}": value for name, value in losses.items()}
+        if on_train is not None:
+            scalars[f"train/metric/{primary}"] = on_train
+        return self.metric.score(metrics), metrics, scalars
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        self.log.listener.progress(what, done, total, note)
+
+    def evaluated(self, look: Look) -> Answer:
+        return self.log.evaluated(look, self.run.data.validation, self.latest)
