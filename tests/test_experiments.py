@@ -8,6 +8,7 @@ import pytest
 from tlx import config, run
 from tlx.data.readers.voc import voc
 from tlx.data.scenes import write_scenes
+from tlx.events import Listener
 from tlx.search import space
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.gin"))
@@ -80,19 +81,6 @@ def as_labelbox(dataset, folder):
 WRITERS = {"kitti": as_kitti, "coco_tiny": as_coco, "labelbox_sharks": as_labelbox}
 
 
-class Silent:
-    """Listens, and says nothing."""
-
-    def say(self, message):
-        pass
-
-    def progress(self, what, done, total, note=""):
-        pass
-
-    def look(self, number, looks, metrics):
-        pass
-
-
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
 def test_an_experiment_runs_end_to_end_on_other_data(file, scenes, tmp_path):
     data = scenes
@@ -105,7 +93,7 @@ def test_an_experiment_runs_end_to_end_on_other_data(file, scenes, tmp_path):
         bindings = TINY
     bindings = [*bindings, f"DATA = '{data}'", f"features.folder = '{tmp_path / 'features'}'"]
     experiment = config.load([file], bindings)
-    result = run.train(config.build(experiment.trees["run"]), tmp_path / "run", experiment.text(), Silent())
+    result = run.train(config.build(experiment.trees["run"]), tmp_path / "run", experiment.text(), Listener())
     assert set(result["metrics"]["per_class"]) == {"bottle", "mug", "plant"}
     assert result["split"] == ("validation" if file.stem in ("coco_tiny", "kitti") else "test")
     assert config.load([tmp_path / "run" / "config.gin"]).text() == experiment.text()

@@ -8,6 +8,7 @@ import pytest
 
 from tlx import checkpoint, freeze, schedules
 from tlx.errors import TlxError, TrainingError
+from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
 from tlx.history import mend, seen_updates, take_best
 from tlx.lazy import tf
@@ -22,26 +23,29 @@ def metric(learner):
 POLICY = freeze.last_layers(2)
 
 
-class Run:
-    """One attempt at training; `stop_after` looks it is interrupted."""
+class Run(Listener):
+    """One attempt at training; `stop_after` looks it is interrupted, and `then` hears of each update."""
 
     def __init__(self, made, settings, folder, stop_after=None, scores=None):
         self.made, self.settings, self.folder, self.stop_after = made, settings, folder, stop_after
+        self.then = lambda *_: None
         self.scores = iter(scores) if scores is not None else None
-        self.updates, self.looks, self.weights = [], [], []
+        self.updates, self.looks, self.weights, self.answers = [], [], [], {}
 
     def look(self):
         self.weights.append([v.numpy().copy() for v in self.made.learner.variables])
         score = metric(self.made.learner) if self.scores is None else next(self.scores)
         return score, {"values": {"AP": score}}, {"validation/loss": 0.5}
 
-    def on_update(self, *update):
+    def progress(self, what, *update):
         self.updates.append(update)
+        self.then(*update)
 
-    def on_look(self, look):
+    def evaluated(self, look):
         self.looks.append(look)
         if self.stop_after is not None and len(self.looks) == self.stop_after:
             raise KeyboardInterrupt
+        return self.answers.get(look.number, "continue")
 
     def __call__(self):
         history = fit(
@@ -49,10 +53,9 @@ class Run:
             self.made.source,
             self.settings,
             seed=3,
-            look=self.look,
+            evaluate=self.look,
             folder=self.folder,
-            on_update=self.on_update,
-            on_look=self.on_look,
+            listener=self,
         )
         take_best(self.folder, self.made.learner, history)
         return history
@@ -240,7 +243,7 @@ def test_a_loss_that_is_not_finite_names_the_update_and_its_pictures(start):
     run = start("diverged", settings)
     # A rectifier may lose the NaN on the way to the loss; the gradient shows it all the same.
     kernel = next(v for v in run.made.learner.variables if "block4_a/kernel" in v.path)
-    run.on_update = lambda update, *_: kernel.assign(kernel * np.nan) if update == 2 else None
+    run.then = lambda update, *_: kernel.assign(kernel * np.nan) if update == 2 else None
     units = list(islice(order(5, 2, 3), 4, 6))
     pictures = ", ".join(sorted(f"{index}.png" for index, _ in units))
     with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*rate"):
@@ -280,3 +283,21 @@ def test_the_shortest_schedules_learn_something(updates):
 @pytest.mark.parametrize(("epochs", "pictures", "updates"), [(1, 16, 1), (2.5, 32, 5), (0.01, 10, 1), (40, 100, 250)])
 def test_epochs_are_passes_over_the_pictures(epochs, pictures, updates):
     assert Fit(epochs=epochs, batch_size=16).updates(pictures) == updates
+
+
+def test_a_listener_ends_the_training_and_keeps_the_best_look(start, arrays):
+    run = start("stopped", Fit(batch_size=2, epochs=3.2, evaluations=4), scores=[0.2, 0.9, 0.5, 0.95])
+    run.answers = {3: "stop"}
+    history = run()
+    assert (len(run.looks), history.stopped, history.best.number) == (3, True, 2)
+    assert len(run.updates) == run.looks[-1].update < history.best.updates
+    for kept, seen in zip(arrays(run.made.learner.variables), run.weights[1], strict=True):
+        np.testing.assert_array_equal(kept, seen)
+
+
+def test_a_listener_prunes_a_run(start):
+    run = start("pruned", Fit(batch_size=2, epochs=3.2, evaluations=4))
+    run.answers = {2: "prune"}
+    with pytest.raises(PrunedError):
+        run()
+    assert len(run.looks) == 2

@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from tlx.augment import Geometry, Standard, arranged
-from tlx.augment.affine import shifted
 from tlx.augment.colours import Brightness, Contrast
 from tlx.augment.combinations import CopyPaste, Mixup, Mosaic
 from tlx.augment.crops import CropByOverlap
 from tlx.augment.flips import Flip
 from tlx.augment.pixels import Blur, Noise
 from tlx.augment.zoom import Zoom
-from tlx.data.dataset import Dataset, Example
+from tlx.data.dataset import Dataset
 from tlx.data.images import read_image
-from tlx.data.targets import ANY_CLASS, UNLABELLED, Boxes, ImageClass
+from tlx.data.targets import UNLABELLED, Boxes, ImageClass
 from tlx.errors import ConfigError, DataError
 from tlx.pipeline import Views, batches, chunks, order
 from tlx.tasks.detection import PADDING, Detection
@@ -214,13 +212,6 @@ def test_without_augmentation_every_view_is_the_letterbox(draw):
     assert targets["ignore"].tolist() == [False]
 
 
-class Shift(Geometry):
-    """Everything moves 50 pixels to the left."""
-
-    def __call__(self, rng, scene):
-        return scene.moved(shifted(-50, 0))
-
-
 class Flatten(Geometry):
     """What no picture can show."""
 
@@ -228,47 +219,7 @@ class Flatten(Geometry):
         return scene.moved(np.zeros((2, 3)))
 
 
-@pytest.fixture
-def shown(tmp_path):
-    """Return a function that makes an example of 100 x 100 pixels."""
-
-    def example(boxes, labels, ignore):
-        Image.new("RGB", (100, 100)).save(tmp_path / "black.png")
-        arrays = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int32), np.array(ignore, bool)
-        return Example(tmp_path / "black.png", 100, 100, Boxes(*arrays))
-
-    return example
-
-
-def test_a_view_that_cannot_be_drawn_is_refused(shown):
-    views = Views(Dataset("one", ("a",), (shown([], [], []),)), (100, 100), (Flip(), Flatten()))
+def test_a_view_that_cannot_be_drawn_is_refused(draw):
+    views = Views(draw(1), (64, 64), (Flip(), Flatten()))
     with pytest.raises(ConfigError, match=r"run\.augment = \(Flip\(probability=0\.5\), .*cannot be drawn"):
         views.targets(0, 0)
-
-
-def test_padding_and_boxes_that_leave_the_frame(shown):
-    boxes = [[0, 0, 40, 40], [40, 0, 60, 20], [20, 0, 60, 20], [60, 0, 90, 20], [0, 0, 100, 100]]
-    full = shown(boxes, [0, 1, 0, 1, ANY_CLASS], [False, False, False, False, True])
-    dataset = Dataset("shifted", ("a", "b"), (full, shown([], [], [])))
-    views = Views(dataset, (100, 100), Shift())
-    assert views.room == 5
-    moved, labels, ignore = views.targets(0, 0).values()
-    # The first is gone; of the second half is left; of the third a quarter, too little to be learnt or punished.
-    assert moved[:4].tolist() == [[0, 0, 10, 20], [0, 0, 10, 20], [10, 0, 40, 20], [0, 0, 50, 100]]
-    assert labels.tolist() == [1, 0, 1, ANY_CLASS, PADDING]
-    assert ignore.tolist() == [False, True, False, True, False]
-    assert (moved[4] == 0).all()
-    none, labels, ignore = views.targets(1, 0).values()
-    assert none.shape == (5, 4)
-    assert (labels == PADDING).all()
-    assert not ignore.any()
-
-
-def test_slivers_of_less_than_a_pixel_are_left_out(shown):
-    dataset = Dataset("sliver", ("a",), (shown([[0, 0, 50.5, 40]], [0], [False]),))
-    assert Views(dataset, (100, 100), Shift()).targets(0, 0)["labels"].tolist() == [PADDING]
-
-
-def test_a_dataset_without_boxes_has_room_for_one(shown):
-    views = Views(Dataset("empty", (), (shown([], [], []),)), (32, 32))
-    assert [a.shape for a in views.targets(0, 0).values()] == [(1, 4), (1,), (1,)]

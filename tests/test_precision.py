@@ -5,6 +5,7 @@ import pytest
 
 from tlx import freeze
 from tlx.errors import ConfigError, ModelError
+from tlx.events import Listener
 from tlx.features import Features, _key
 from tlx.fit import Fit, fit
 from tlx.lazy import keras, tf
@@ -129,17 +130,18 @@ def test_the_scale_grows_again_and_is_part_of_the_state(learning, monkeypatch):
 def test_a_run_begins_an_update_that_overflows_again(learning, tmp_path):
     made = learning("mixed_float16", policy=freeze.backbone(), epochs=2, evaluations=1)
     made.learner.scale.factor.assign(2.0**60)
-    told = []
+    told, listener = [], Listener()
+    listener.progress = lambda what, done, total, note: told.append((what, done, float(note.removeprefix("loss "))))
     fit(
         made.learner,
         made.source,
         made.learner.settings,
         seed=0,
-        look=lambda: (0.0, {}, {}),
+        evaluate=lambda: (0.0, {}, {}),
         folder=tmp_path,
-        on_update=lambda *update: told.append(update),
+        listener=listener,
     )
-    assert [update for update, _, _ in told] == [1, 2]
+    assert [(what, update) for what, update, _ in told] == [("training", 1), ("training", 2)]
     assert np.isfinite([loss for _, _, loss in told]).all()
     assert made.learner.scale.factor.numpy() < 2.0**60
 

@@ -7,12 +7,13 @@ from PIL import Image
 from tlx import freeze
 from tlx.augment import Picture, look, whole
 from tlx.data.dataset import Dataset, Example
+from tlx.data.targets import NO_BOXES
 from tlx.predict import predict
 
 
 def example(path, image):
     image.save(path)
-    return Example(path, *image.size, np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    return Example(path, *image.size, NO_BOXES)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])

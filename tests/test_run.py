@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tlx import ownership
-from tlx import run as room
+from tlx import ownership, phases
 from tlx.augment import Standard
 from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import own
 from tlx.errors import DataError, ModelError, TlxError
+from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import last_layers
@@ -28,13 +28,12 @@ from tlx.run import Run, evaluate, reopen, train
 SPLITS = ("train", "train", "train", "validation", "train", "test")
 FILES = {
     *(".tlx-made", "checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
-    *("checkpoint.npz", "config.gin", "data.json", "detector.weights.h5", "environment.json"),
-    "history.jsonl",
-    *("pictures", "result.json", "run.log", "tensorboard", "test.jpg"),
+    *("history.jsonl", "model.json", "pictures", "predictions-test.json"),
+    *("result.json", "run.log", "tensorboard", "test.jpg"),
 }
 
 
-class Listener:
+class Remembering(Listener):
     """Remembers what it was told; at look number `stop` it ends the run."""
 
     def __init__(self, stop=None):
@@ -46,10 +45,11 @@ class Listener:
     def progress(self, what, done, total, note=""):
         self.done[what] = (done, total)
 
-    def look(self, number, looks, metrics):
-        self.looks.append((number, looks, metrics["values"]["AP"]))
-        if number == self.stop:
+    def evaluated(self, look):
+        self.looks.append((look.number, look.of, look.metrics["values"]["AP"]))
+        if look.number == self.stop:
             raise KeyboardInterrupt
+        return "continue"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def experiment(draw, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(experiment, tmp_path_factory):
-    folder, listener = tmp_path_factory.mktemp("runs") / "new" / "run", Listener()
+    folder, listener = tmp_path_factory.mktemp("runs") / "new" / "run", Remembering()
     return folder, train(experiment(), folder, "fit.epochs = 6\n", listener), listener
 
 
@@ -145,6 +145,30 @@ def test_the_listener_and_the_log_follow_the_run(trained):
     assert "are cached" in said
 
 
+def test_the_folder_says_what_was_restored_frozen_and_augmented(trained):
+    model = json.loads((trained[0] / "model.json").read_text())
+    assert (model["backbone"], model["size"], model["resize"]) == ("tiny", [64, 64], "letterbox")
+    assert model["restored"] is None
+    assert model["augment"] == repr(Standard(zoom=(0.9, 1.2)))
+    assert (model["shares"], len(model["layers"])) == ([1.0], 9)
+    assert [layer["name"] for layer in model["layers"] if layer["trains"] == [True]] == ["block4_b"]
+
+
+def test_predictions_name_pictures_and_classes_and_can_be_given_to_cocos_own_tools(trained, experiment):
+    rows = json.loads((trained[0] / "predictions-test.json").read_text())
+    test = experiment().data.test
+    assert {(row["image_id"], row["file_name"]) for row in rows} <= {
+        (number, example.image.name) for number, example in enumerate(test.examples)
+    }
+    assert {(row["category_id"], row["category"]) for row in rows} <= {(1, "blue"), (2, "red")}
+    assert rows
+    for row in rows:
+        x, y, width, height = row["bbox"]
+        assert 0 <= x < x + width <= 64
+        assert 0 <= y < y + height <= 64
+        assert 0 < row["score"] <= 1
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -169,7 +193,7 @@ def test_the_same_seed_gives_the_same_detector(trained, experiment, tmp_path):
     folder, result, _ = trained
     # It computes its features anew, so these are the same as well.
     again = replace(experiment(), features=Features(views=2, folder=tmp_path / "features"))
-    repeated = train(again, tmp_path / "run", "", Listener())
+    repeated = train(again, tmp_path / "run", "", Remembering())
     assert repeated["metrics"] == result["metrics"]
     assert repeated["validation"] == result["validation"]
     assert_same_weights(folder, tmp_path / "run")
@@ -178,9 +202,9 @@ def test_the_same_seed_gives_the_same_detector(trained, experiment, tmp_path):
 def test_an_interrupted_run_goes_on(trained, experiment, tmp_path):
     folder, result, _ = trained
     with pytest.raises(KeyboardInterrupt):
-        train(experiment(), tmp_path, "", Listener(stop=2))
+        train(experiment(), tmp_path, "", Remembering(stop=2))
     assert not (tmp_path / "result.json").exists()
-    listener = Listener()
+    listener = Remembering()
     resumed = train(experiment(), tmp_path, "", listener)
     assert [number for number, _, _ in listener.looks] == [3]
     assert resumed["metrics"] == result["metrics"]
@@ -197,16 +221,16 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_finished(trained, exper
     def full(path):
         return Path("/dev/full") if path.name == "checkpoint.npz" else partial(path)
 
-    class Filling(Listener):
-        def look(self, number, *rest):
-            super().look(number, *rest)
-            if number == 1:
+    class Filling(Remembering):
+        def evaluated(self, look):
+            if look.number == 1:
                 monkeypatch.setattr(ownership, "partial", full)
+            return super().evaluated(look)
 
     with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint\.npz'"):
         train(experiment(), tmp_path, "", Filling())
     monkeypatch.undo()
-    listener = Listener()
+    listener = Remembering()
     assert train(experiment(), tmp_path, "", listener)["metrics"] == result["metrics"]
     assert [number for number, _, _ in listener.looks] == [2, 3]
     assert_same_weights(folder, tmp_path)
@@ -216,27 +240,27 @@ def test_weights_are_not_begun_where_they_do_not_fit(trained, experiment, tmp_pa
     folder, result, _ = trained
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     with pytest.raises(OSError, match=r"No space left on device: '.*detector\.weights\.h5'"):
-        train(experiment(), tmp_path, "", Listener())
+        train(experiment(), tmp_path, "", Remembering())
     monkeypatch.undo()
-    assert train(experiment(), tmp_path, "", Listener())["metrics"] == result["metrics"]
+    assert train(experiment(), tmp_path, "", Remembering())["metrics"] == result["metrics"]
     assert_same_weights(folder, tmp_path)
 
 
 def test_pictures_that_vanish_are_named_and_cost_nothing_that_was_finished(experiment, tmp_path):
     settings = replace(experiment(), features=Features(views=2, cache=False, folder=tmp_path / "none"))
-    whole = train(settings, tmp_path / "whole", "", Listener())
+    whole = train(settings, tmp_path / "whole", "", Remembering())
     pictures = settings.data.train.examples[0].image.parent
 
-    class Vanishing(Listener):
-        def look(self, number, *rest):
-            super().look(number, *rest)
-            if number == 1:
+    class Vanishing(Remembering):
+        def evaluated(self, look):
+            if look.number == 1:
                 pictures.rename(tmp_path / "gone")
+            return super().evaluated(look)
 
     with pytest.raises(DataError, match="there is no such file"):
         train(settings, tmp_path / "run", "", Vanishing())
     (tmp_path / "gone").rename(pictures)
-    assert train(settings, tmp_path / "run", "", Listener())["metrics"] == whole["metrics"]
+    assert train(settings, tmp_path / "run", "", Remembering())["metrics"] == whole["metrics"]
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
@@ -259,7 +283,7 @@ def test_a_run_of_before_tlx_kept_lists_is_judged_and_nothing_in_it_changes(trai
     before = {path: path.is_file() and path.read_bytes() for path in old.rglob("*")}
     assert evaluate(experiment(), old)["metrics"] == trained[1]["metrics"]
     with pytest.raises(TlxError, match="made before it kept a list"):
-        train(experiment(), old, "", Listener())
+        train(experiment(), old, "", Remembering())
     assert {path: path.is_file() and path.read_bytes() for path in old.rglob("*")} == before
 
 
@@ -291,13 +315,13 @@ def test_errors_in_the_data_refuse_to_train(experiment, draw, tmp_path):
     convert(draw(6, splits=SPLITS), tmp_path / "voc", "voc")
     (tmp_path / "voc" / "Annotations" / "0.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"the data has 1 errors[\s\S]*Annotations/0\.xml"):
-        train(experiment(tmp_path / "voc"), tmp_path / "run", "", Listener())
+        train(experiment(tmp_path / "voc"), tmp_path / "run", "", Remembering())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_policy_that_does_not_fit_refuses_to_train(experiment, tmp_path):
     with pytest.raises(ModelError, match="give 0 to 9"):
-        train(replace(experiment(), freeze=last_layers(10)), tmp_path, "", Listener())
+        train(replace(experiment(), freeze=last_layers(10)), tmp_path, "", Remembering())
     assert not (tmp_path / "result.json").exists()
 
 
@@ -308,11 +332,11 @@ def test_frozen_weights_that_changed_leave_no_result(experiment, tmp_path, monke
         kernel.assign(kernel * 2)
         return history
 
-    real = room.fit
-    monkeypatch.setattr(room, "fit", fit_and_spoil)
+    real = phases.fit
+    monkeypatch.setattr(phases, "fit", fit_and_spoil)
     settings = replace(experiment(), fit=Fit(batch_size=8, epochs=1, evaluations=1))
     with pytest.raises(ModelError, match="frozen weights changed"):
-        train(settings, tmp_path, "", Listener())
+        train(settings, tmp_path, "", Remembering())
     assert not (tmp_path / "result.json").exists()
 
 

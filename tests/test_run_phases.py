@@ -6,11 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tlx import run as room
+from tlx import fit as fit_room
+from tlx import phases
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
 from tlx.errors import ModelError, TlxError
-from tlx.evaluate import Coco
+from tlx.evaluate.coco import Coco
+from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import Freeze, Phase, backbone, head_then_last_layers, last_layers
@@ -28,7 +30,7 @@ TURNS = Freeze("turns", (Phase(0.5, only("stem")), Phase(0.5, only("block4"), ((
 GRADUAL = head_then_last_layers(2, head_share=0.5)
 
 
-class Listener:
+class Ending(Listener):
     """Ends the run as soon as update number `stop` is told, which is before it is evaluated, or by look `look`."""
 
     def __init__(self, stop=None, look=None):
@@ -43,10 +45,11 @@ class Listener:
             if done == self.stop:
                 raise KeyboardInterrupt
 
-    def look(self, number, looks, metrics):
-        self.looks.append(number)
-        if number == self.end:
+    def evaluated(self, look):
+        self.looks.append(look.number)
+        if look.number == self.end:
             raise KeyboardInterrupt
+        return "continue"
 
 
 @pytest.fixture(autouse=True)
@@ -75,23 +78,22 @@ def experiment(draw, tiny, tmp_path_factory):
 @pytest.fixture
 def detectors(monkeypatch):
     """The detector and the values of all its variables whenever a phase has ended."""
-    seen, real = [], room.fit
+    seen, real = [], phases.fit
 
     def fit(learner, *arguments):
         history = real(learner, *arguments)
         seen.append((learner, [v.numpy().copy() for v in learner.detector.model.variables]))
         return history
 
-    monkeypatch.setattr(room, "fit", fit)
+    monkeypatch.setattr(phases, "fit", fit)
     return seen
 
 
 def lines(folder):
     """The lines of the history, without what another attempt need not have in common."""
     found = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "memory_bytes", "images_per_second")} for line in found
-    ]
+    of_this_attempt = ("seconds", "memory_bytes", "images_per_second", "gpu_percent")
+    return [{k: v for k, v in line.items() if k not in of_this_attempt} for line in found]
 
 
 def changed(one, other, variables):
@@ -120,10 +122,10 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     run = experiment(policy, **settings)
     if (key := repr((policy.name, settings))) not in whole_runs:
         folder = tmp_path_factory.mktemp("whole")
-        result = train(run, folder, "", Listener())
+        result = train(run, folder, "", Ending())
         whole_runs[key] = folder, result, detectors[-1][1]
     folder, result, state = whole_runs[key]
-    first, second = Listener(**kill), Listener()
+    first, second = Ending(**kill), Ending()
     with pytest.raises(KeyboardInterrupt):
         train(run, tmp_path, "", first)
     repeated = train(run, tmp_path, "", second)
@@ -136,11 +138,11 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
 
 
 def test_each_phase_trains_what_it_says_and_nothing_else(experiment, detectors, tmp_path):
-    listener = Listener()
+    listener = Ending()
     train(experiment(TURNS), tmp_path, "", listener)
     (one, middle), (two, end) = detectors
     variables = one.detector.model.variables
-    head = {layer.name for layer in one.detector.top.layers}
+    head = {layer.name for part in one.detector.head.parts for layer in part.layers}
     moved = changed(middle, end, variables)
     assert {"block4_a", "block4_a_bn", "block4_b"} <= moved
     assert {name for name in moved - head if name.startswith(("stem", "block"))} == {
@@ -159,10 +161,10 @@ def test_each_phase_trains_what_it_says_and_nothing_else(experiment, detectors, 
 
 
 def test_the_head_first_reads_features_alone_and_each_phase_warms_up(experiment, detectors, tmp_path, monkeypatch):
-    run, listener, asked = experiment(GRADUAL), Listener(), []
-    update = room.Learner.update
+    run, listener, asked = experiment(GRADUAL), Ending(), []
+    update = phases.Learner.update
     monkeypatch.setattr(
-        room.Learner, "update", lambda me, parts, rate: (asked.append(rate), update(me, parts, rate))[1]
+        phases.Learner, "update", lambda me, parts, rate: (asked.append(rate), update(me, parts, rate))[1]
     )
     train(run, tmp_path, "", listener)
     (one, middle), (two, end) = detectors
@@ -177,18 +179,23 @@ def test_the_head_first_reads_features_alone_and_each_phase_warms_up(experiment,
 def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypatch, scores, best):
     given, told, weights = iter(scores), [], {}
 
-    def scored(dataset, found):
-        told.append(found)
-        return Coco()(dataset, found) | {"AP": next(given, 0.5)}
+    class Scored(Coco):
+        def __call__(self, dataset, found):
+            metrics = super().__call__(dataset, found)
+            # The other one is of a sample of the training pictures.
+            if len(dataset) == 2:
+                told.append(found)
+                metrics["values"]["AP"] = next(given, 0.5)
+            return metrics
 
     def keep(learner, history, seen, *rest):
         weights[seen.update] = [v.numpy().copy() for v in learner.detector.model.weights]
         real(learner, history, seen, *rest)
 
-    real = room.fit.__globals__["keep"]
-    monkeypatch.setitem(room.fit.__globals__, "keep", keep)
-    run = experiment(TURNS, evaluator=scored, judge="validation")
-    assert train(run, tmp_path, "", Listener())["best_update"] == best
+    real = fit_room.keep
+    monkeypatch.setattr(fit_room, "keep", keep)
+    run = experiment(TURNS, evaluator=Scored(), judge="validation")
+    assert train(run, tmp_path, "", Ending())["best_update"] == best
     detector, _ = reopen(run.backbone, run.head, run.size, tmp_path)
     assert_same([v.numpy() for v in detector.model.weights], weights[best])
     # What is judged at the end are these weights, on features of theirs.
@@ -208,23 +215,23 @@ def test_what_a_phase_freezes_and_is_changed_is_noticed_at_its_end(experiment, t
             kernel.assign(kernel * 2)
         return history
 
-    real, spoilt = room.fit, []
-    monkeypatch.setattr(room, "fit", fit_and_spoil)
+    real, spoilt = phases.fit, []
+    monkeypatch.setattr(phases, "fit", fit_and_spoil)
     with pytest.raises(ModelError, match="frozen weights changed"):
-        train(experiment(TURNS), tmp_path, "", Listener())
+        train(experiment(TURNS), tmp_path, "", Ending())
     assert len(spoilt) == phase
 
 
 def test_of_few_updates_a_phase_may_have_none(experiment, tmp_path):
     policy = Freeze("late", (Phase(0.99, only()), Phase(0.01, only("block4"))))
-    listener = Listener()
+    listener = Ending()
     train(experiment(policy), tmp_path, "", listener)
     assert listener.updates == list(range(1, 13))
     assert [line["phase"] for line in lines(tmp_path)] == [1, 1, 1]
 
 
 def test_a_later_phase_that_does_not_fit_is_refused_before_the_first(experiment, tmp_path):
-    listener = Listener()
+    listener = Ending()
     with pytest.raises(ModelError, match=r"head_then_last_layers\.unfrozen = 10.*give 0 to 9"):
         train(experiment(head_then_last_layers(10)), tmp_path, "", listener)
     assert listener.updates == []
@@ -232,13 +239,13 @@ def test_a_later_phase_that_does_not_fit_is_refused_before_the_first(experiment,
 
 def test_the_checkpoint_of_a_policy_with_more_phases_is_refused(experiment, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(experiment(GRADUAL), tmp_path, "", Listener(look=2))
+        train(experiment(GRADUAL), tmp_path, "", Ending(look=2))
     with pytest.raises(TlxError, match=r"checkpoint\.npz was written in phase 2, and run\.freeze has only 1 now"):
-        train(experiment(last_layers(2)), tmp_path, "", Listener())
+        train(experiment(last_layers(2)), tmp_path, "", Ending())
 
 
 def test_history_tells_of_each_look(experiment, tmp_path):
-    result = train(experiment(backbone()), tmp_path, "", Listener())
+    result = train(experiment(backbone()), tmp_path, "", Ending())
     told = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [(line["update"], line["updates"], line["epoch"], line["phase"]) for line in told] == [
         (4, 12, 2.0, 1),
@@ -247,7 +254,8 @@ def test_history_tells_of_each_look(experiment, tmp_path):
     ]
     assert result["validation"] in [line["metrics"] for line in told]
     assert all(line["losses"]["train"]["total"] > 0 for line in told)
-    assert all({"scores", "boxes"} <= line["losses"]["validation"].keys() for line in told)
+    assert all(line["losses"][split].keys() > {"scores", "boxes"} for line in told for split in ("train", "validation"))
+    assert all(line["metrics_on_training_sample"].keys() == {"AP"} for line in told)
     assert [line["learning_rates"] for line in told] == [
         {"head": pytest.approx(experiment(backbone()).fit.rate(line["update"] - 1, 12))} for line in told
     ]

@@ -13,10 +13,10 @@ import numpy as np
 from tlx import gpu, memory
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
-from tlx.events import NOBODY, Answer, Listener, Look, PrunedError
+from tlx.events import NOBODY, Listener, Look, PrunedError
 from tlx.features import Source
 from tlx.freeze import Span
-from tlx.history import History, keep, record, resume
+from tlx.history import History, keep, record, resume, save
 from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.optimizers import AdamW, Optimizer
@@ -133,7 +133,9 @@ def fit(
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, since = time.monotonic() - history.seconds, _Since()
-    for update, scalars, rate in _updates(learner, feed, settings, span, done):
+    # A run that was stopped and then killed is at its end.
+    todo = range(done, done if devices.told(history.stopped) else span.stop)
+    for update, scalars, rate in _updates(learner, feed, settings, span, todo):
         history.micro_batch = feed.micro
         since.count(scalars, size)
         listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
@@ -148,7 +150,13 @@ def fit(
                 seen = Look(*place, score, metrics, told, span.number, learner.rates(rate), *spent)
                 keep(learner, history, seen, folder)
                 answer = listener.evaluated(seen)
-            if _ends(devices.told(answer), history):
+            answer = devices.told(answer)
+            if answer == "prune":
+                raise PrunedError
+            if answer == "stop":
+                history.stopped = True
+                if devices.chief:
+                    save(learner, history, folder)
                 break
             since.go_on()
     feed.close()
@@ -156,19 +164,11 @@ def fit(
     return history
 
 
-def _ends(answer: Answer, history: History) -> bool:
-    """Return whether a listener's answer ends the training, and note it down."""
-    if answer == "prune":
-        raise PrunedError
-    history.stopped = answer == "stop"
-    return history.stopped
-
-
 def _updates(
-    learner: Learner, feed: "_Feed", settings: Fit, span: Span, done: int
+    learner: Learner, feed: "_Feed", settings: Fit, span: Span, todo: range
 ) -> Iterator[tuple[int, dict[str, float], float]]:
-    """Do a phase's updates from number `done` on, and yield of each its number from 1, its scalars and its rate."""
-    for update in range(done, span.stop):
+    """Do updates of a phase, and yield of each its number from 1, its scalars and its rate."""
+    for update in todo:
         rate = settings.rate(update - span.start, span.stop - span.start)
         scalars = _update(learner, feed, update, rate)
         if not math.isfinite(scalars["loss"]):

@@ -45,12 +45,17 @@ def keep(learner: Learner, history: History, seen: Look, folder: Path) -> None:
         with learner.averaged():
             checkpoint.save(_best(folder, seen), learner.model_state, None)
     history.seconds = seen.seconds
+    save(learner, history, folder)
+    record(folder, history)
+    _tidy(folder, {_best(folder, look) for look in (before, history.best) if look})
+
+
+def save(learner: Learner, history: History, folder: Path) -> None:
+    """Write a checkpoint of the learner, and keep the one before it under another name."""
     if (folder / _LAST).exists():
         ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _LAST).replace(folder / _BEFORE)
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
-    record(folder, history)
-    _tidy(folder, {_best(folder, look) for look in (before, history.best) if look})
 
 
 def record(folder: Path, history: History) -> None:

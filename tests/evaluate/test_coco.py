@@ -312,11 +312,6 @@ def test_check_names_image_and_fault(detections, message):
         check(detections, Path("rex.jpg"), 1)
 
 
-def test_one_prediction_per_image():
-    with pytest.raises(ModelError, match="pets: 0 predictions for 1 images"):
-        Coco()(dataset(example()), [])
-
-
 def test_at_least_one_detection_must_count():
     with pytest.raises(ConfigError, match=r"max_detections is 0; it must be at least 1"):
         Coco(max_detections=0)

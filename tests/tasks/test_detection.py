@@ -186,6 +186,29 @@ def test_json_has_a_row_for_each_detection_with_what_else_was_found():
     assert TASK.to_json(found(), ("cat", "dog")) == {"detections": []}
 
 
+def test_results_are_cocos_with_the_names_of_picture_and_class():
+    rows = TASK.results(example(), 7, found((1, 2, 4, 8.5, 0.5, 1), (0, 0, 9, 9, 0.25, 0)), ("cat", "dog"))
+    assert json.loads(json.dumps(rows, allow_nan=False)) == [
+        {
+            "image_id": 7,
+            "file_name": "none.png",
+            "category_id": 2,
+            "category": "dog",
+            "bbox": [1, 2, 3, 6.5],
+            "score": 0.5,
+        },
+        {
+            "image_id": 7,
+            "file_name": "none.png",
+            "category_id": 1,
+            "category": "cat",
+            "bbox": [0, 0, 9, 9],
+            "score": 0.25,
+        },
+    ]
+    assert TASK.results(example(), 0, found(), ("cat", "dog")) == []
+
+
 def test_a_drawing_shows_what_scores_enough_over_the_truth():
     picture = Image.new("RGB", (640, 480), (90, 90, 90))
     seen = found((100, 200, 300, 400, 0.9, 1), (400, 200, 600, 400, 0.2, 2))

@@ -10,7 +10,7 @@ from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener
 from tlx.freeze import Freeze, Phase
 from tlx.memory import Memory
-from tlx.models.backbone import Backbone
+from tlx.models.backbone import Backbone, tap_table
 from tlx.work import attempts
 from tlx.work.attempts import Attempts, describe
 from tlx.work.hand import Hand, Outcome
@@ -182,7 +182,11 @@ def test_a_plugins_policy_and_backbone_say_what_takes_less(experiment, tmp_path,
     @registry.backbones.register("own", smaller=lambda: [(["run.backbone = @backbones.misspelt()"], [])])
     def tiny() -> Backbone:
         """A network."""
-        raise AssertionError("advice needs no network")
+
+        def build(*_):
+            raise AssertionError("advice needs no network")
+
+        return Backbone("own", build, *tap_table({8: "a", 16: "b", 32: "c"}), r"^(none)")
 
     bindings = ["run.freeze = @freezes.own()", "run.backbone = @backbones.own()"]
     machine.need = {"fixed": 1e9, "each": 1e8}

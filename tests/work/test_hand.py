@@ -127,8 +127,13 @@ def test_a_worker_that_holds_too_much_of_a_gpu_is_ended(hand, monkeypatch):
 def test_a_worker_is_not_blamed_for_what_others_hold(hand, monkeypatch, megabytes, kind):
     worker = hand(200)
     worker.do("hold", [], megabytes=1)
-    free = iter([10**9] * 30)
-    monkeypatch.setattr(hand_room.memory, "available", lambda: next(free, 0))
+    held = hand_room.memory.held
+
+    def available():
+        """Nothing is left as soon as the worker holds so much, however long it takes."""
+        return 0 if held(worker._process.pid)[0] > megabytes * MEGABYTE else 10**9
+
+    monkeypatch.setattr(hand_room.memory, "available", available)
     outcome = worker.do("hold_and_wait", [], megabytes=megabytes)
     assert (outcome.kind, "the machine had no memory left" in outcome.content) == (kind, True)
 

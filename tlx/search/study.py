@@ -156,7 +156,7 @@ class Study:
         ownership.take(self.folder / place(trial), "run", within=self.folder)
         begun = time.monotonic()
         outcome = attempts.train(
-            bindings, self.folder / place(trial), fixed_bindings(self.search.metric), self._hears(trial)
+            bindings, self.folder / place(trial), fixed_bindings(self.search.metric), _TrialListener(self, trial)
         )
         if self._stopping and outcome.kind == "lost":
             return

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from tlx.errors import refuse_values
 from tlx.lazy import keras, tf
-from tlx.models.backbone import Backbone, Tap
+from tlx.models.backbone import Backbone, Tap, choose_taps
 from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
 from tlx.registry import heads
 
@@ -14,9 +14,11 @@ from tlx.registry import heads
 @heads.register("classifier")
 @dataclass(frozen=True)
 class Classifier(Head):
-    """The class of a whole picture, from what is behind the backbone's last layer.
+    """The class of a whole picture, from what is behind the backbone's last layer, or from several of its taps.
 
-    `pooling` is how a map becomes one vector; as it has no weights, it is computed once with the frozen layers.
+    `taps` names the places that are read; what they give is put side by side. Earlier ones help where pictures are
+    unlike those that the backbone has learnt from. `pooling` is how a map becomes one vector; as it has no weights, it
+    is computed once with the frozen layers.
     `dropout` is the share of the vector's numbers that an update does not see, 0 to below 1.
     `label_smoothing` is the share of a label that is spread over all classes (Szegedy et al., Rethinking the
     Inception Architecture, CVPR 2016).
@@ -24,19 +26,25 @@ class Classifier(Head):
 
     task: ClassVar[str] = "classification"
 
+    taps: tuple[str, ...] = ("final",)
     pooling: Literal["avg", "max"] = "avg"
     dropout: float = 0.2
     label_smoothing: float = 0.0
 
     def __post_init__(self):
-        sound = {"dropout": 0 <= self.dropout < 1, "label_smoothing": 0 <= self.label_smoothing < 1}
+        sound = {
+            "taps": len(set(self.taps)) == len(self.taps) > 0,
+            "dropout": 0 <= self.dropout < 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+        }
         refuse_values("heads.classifier", self, sound)
 
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
-        return (replace(backbone.final, pool=self.pooling),)
+        chosen = choose_taps((*backbone.taps, backbone.final), self.taps, "heads.classifier.taps")
+        return tuple(replace(tap, pool=self.pooling) for tap in chosen)
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltClassifier":
-        vector = keras.Input((taps[0].channels,))
+        vector = keras.Input((sum(tap.channels for tap in taps),))
         logits = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="scores")(vector)
         return BuiltClassifier(self, keras.Model(vector, logits, name="classifier"))
 
@@ -57,7 +65,7 @@ class BuiltClassifier(BuiltHead):
     def forward(
         self, taps: Sequence[Any], targets: Tensors | None = None, training: bool = False, seeds: Any = None
     ) -> Tensors:
-        vector = tf.cast(taps[0], tf.float32)
+        vector = tf.concat([tf.cast(tap, tf.float32) for tap in taps], 1)
         if training and self.settings.dropout:
             vector = _dropped(vector, self.settings.dropout, seeds)
         return {"logits": self.network(vector, training=training)}
