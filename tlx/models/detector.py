@@ -1,6 +1,7 @@
 """A backbone and a head become a detector."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tlx.lazy import keras
 from tlx.models.backbone import Backbone
 from tlx.models.graph import describe_taps, prune
 from tlx.models.head import BuiltHead, Head, TapShape
-from tlx.models.weights import Restored, restore
+from tlx.models.weights import UNREADABLE, Restored, restore
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -85,11 +86,7 @@ def load_weights(detector: Detector, path: Path) -> None:
     Raises:
       ModelError: the file was written for another model.
     """
-    with h5py.File(path) as file:
-        by_parts = detector.network.name in file.get("layers", ())
-    if by_parts:
-        detector.model.load_weights(path)
-    else:
+    if not _in_parts(path):
         # Until tlx 0.1 the layers of the backbone stood beside the head, not within one of their own.
         restore(detector.model, path, 1.0)
 
@@ -98,6 +95,23 @@ def load_weights(detector: Detector, path: Path) -> None:
 def _computing_in(precision: Precision) -> Iterator[None]:
     """Let layers that are built meanwhile compute in a precision."""
     before = keras.config.dtype_policy()
+        return
+    try:
+        # By structure: two parts of a head may have layers of one name. What is missing Keras only warns of.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            detector.model.load_weights(path)
+    except (*UNREADABLE, UserWarning) as error:
+        raise ModelError(f"{path}: does not hold the weights of this model ({error})") from error
+
+
+def _in_parts(path: Path) -> bool:
+    """Return whether a file of weights holds them within parts of a model alone."""
+    try:
+        with h5py.File(path) as file:
+            return not any("0" in layer.get("vars", ()) for layer in file["layers"].values())
+    except UNREADABLE:
+        # Which is told in better words where it is read.
+        return False
     keras.config.set_dtype_policy(precision)
     try:
         yield
