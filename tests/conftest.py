@@ -92,11 +92,20 @@ def assemble(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("features")
 
     def assemble(
-        dataset, policy, fit=None, features=None, augment=None, dropout=0.0, traced=False, precision="float32"
+        dataset,
+        policy,
+        fit=None,
+        features=None,
+        augment=None,
+        dropout=0.0,
+        traced=False,
+        precision="float32",
+        head=None,
     ):
         keras.utils.set_random_seed(0)
-        detector = build(tiny(dropout), Fcos(channels=16, depth=1), dataset.classes, (64, 64), precision=precision)
-        frozen = freeze.apply(policy, detector.network, weight_layers(detector.network, detector.blocks))
+        head = head or Fcos(channels=16, depth=1)
+        detector = build(tiny(dropout), head, dataset.classes, (64, 64), precision=precision)
+        frozen = freeze.apply(policy, detector.backbone, weight_layers(detector.backbone, detector.blocks))
         parts = cut(detector.network, detector.blocks)
         features = features or Features(views=2, folder=folder)
         train = source(Views(dataset, (64, 64), augment, features.views), parts, features)

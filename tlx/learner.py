@@ -67,7 +67,7 @@ class Learner:
     def model_state(self) -> list[Any]:
         """Every variable of the detector that training changes, in a fixed order."""
         # Not all their variables: a frozen layer's weights stay, but the random state of a dropout does not.
-        frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.weights}
+        frozen = {id(v) for layer in self.detector.backbone.layers if not layer.trainable for v in layer.weights}
         return [v for v in self.detector.model.variables if id(v) not in frozen]
 
     @property

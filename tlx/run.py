@@ -165,7 +165,7 @@ def assemble(run: Run, devices: Devices) -> tuple[Detector, Frozen]:
     """Return the detector that is to be trained, with its freeze policy applied and a copy on every device."""
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
-    return detector, freeze.apply(run.freeze, detector.network, weight_layers(detector.network, detector.blocks))
+    return detector, freeze.apply(run.freeze, detector.backbone, weight_layers(detector.backbone, detector.blocks))
 
 
 def save_weights(detector: Detector, folder: Path) -> None:
@@ -186,7 +186,7 @@ def reopen(
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
     detector = build(backbone, head, classes, size, pretrained=False, precision=precision)
     load_weights(detector, folder / WEIGHTS)
-    freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
+    freeze.apply(freeze.backbone(), detector.backbone, weight_layers(detector.backbone, detector.blocks))
     return detector, cut(detector.network, detector.blocks)
 
 
@@ -297,7 +297,7 @@ def _fit(
     size = run.fit.batch(len(run.data.train))
     together = min(n for n in (len(devices.share(size)), micro, run.fit.micro_batch) if n)
     together = -(-together // devices.replicas_here)
-    norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.network.layers)
+    norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in detector.backbone.layers)
     if together < size and norms:
         log.say(f"{norms} BatchNorm layers train: they see the statistics of {together} examples, not of all {size}")
     try:
