@@ -105,7 +105,7 @@ def assemble(tmp_path_factory, tiny):
         keras.utils.set_random_seed(0)
         head = head or Fcos(channels=16, depth=1)
         detector = build(tiny(dropout), head, dataset.classes, (64, 64), precision=precision)
-        frozen = freeze.apply(policy, detector.network, weight_layers(detector.network, detector.blocks))
+        frozen = freeze.apply(policy, detector.backbone, weight_layers(detector.backbone, detector.blocks))
         parts = cut(detector.network, detector.blocks)
         features = features or Features(views=2, folder=folder)
         train = source(Views(dataset, (64, 64), augment, features.views), parts, features)

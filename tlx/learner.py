@@ -92,7 +92,7 @@ class Learner:
     def _changed(self, also: Container[int] = ()) -> list[Any]:
         """Return the variables that this phase changes, and those with one of these ids."""
         # Not all their variables: a frozen layer's weights stay, but the random state of a dropout does not.
-        frozen = {id(v) for layer in self.detector.network.layers if not layer.trainable for v in layer.weights}
+        frozen = {id(v) for layer in self.detector.backbone.layers if not layer.trainable for v in layer.weights}
         return [v for v in self.detector.model.variables if id(v) not in frozen or id(v) in also]
 
     @property

@@ -54,7 +54,7 @@ class Training:
 
     def __call__(self) -> Trained:
         """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
-        policy, network, folder = self.run.freeze, self.detector.network, self.log.folder
+        policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
         spans, history = policy.spans(self.run.fit.updates(len(self.run.data.train))), History()
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
@@ -111,7 +111,7 @@ class Training:
         return Source(views, load, encoder(parts, cached), cached, "")
 
     def _warn_of_norms(self) -> None:
-        run, network = self.run, self.detector.network
+        run, network = self.run, self.detector.backbone
         size = run.fit.batch(len(run.data.train))
         together = min(n for n in (len(self.devices.share(size)), self.micro, run.fit.micro_batch) if n)
         together = -(-together // self.devices.replicas_here)

@@ -41,7 +41,7 @@ def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, fl
     detector, layers = assemble(run, devices)
     needs = []
     for phase in range(len(run.freeze.phases)):
-        frozen = freeze.apply(run.freeze, detector.network, layers, phase)
+        frozen = freeze.apply(run.freeze, detector.backbone, layers, phase)
         needs.append(_measure(run, detector, frozen.rates, devices, micros, listener))
     return {name: max(need[name] for need in needs) for name in needs[0]}
 

@@ -164,7 +164,7 @@ def assemble(run: Run, devices: Devices) -> tuple[Detector, list[WeightLayer]]:
     """Return the detector that is to be trained, with a copy on every device, and the backbone's weight layers."""
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
-    return detector, weight_layers(detector.network, detector.blocks)
+    return detector, weight_layers(detector.backbone, detector.blocks)
 
 
 def reopen(
@@ -174,7 +174,7 @@ def reopen(
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
     detector = build(backbone, head, classes, size, pretrained=False, precision=precision)
     load_weights(detector, folder / WEIGHTS)
-    freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
+    freeze.apply(freeze.backbone(), detector.backbone, weight_layers(detector.backbone, detector.blocks))
     return detector, cut(detector.network, detector.blocks)
 
 

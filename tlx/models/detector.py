@@ -1,6 +1,7 @@
 """A backbone and a head become a detector."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ import h5py
 from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
-from tlx.models.graph import describe_taps, prune
+from tlx.models.graph import describe_taps, prune, split_after
 from tlx.models.head import BuiltHead, Head, TapShape
-from tlx.models.weights import Restored, restore
+from tlx.models.weights import UNREADABLE, Restored, restore
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -22,11 +23,14 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 class Detector:
     """A built model: float32 RGB [b, h, w, 3] in 0..255 -> the taps of `network` -> `head`.
 
-    `network` is the backbone as far as the head reads it. `model` holds everything, which is what gets saved.
+    `network` is the backbone as far as the head reads it, and `backbone` all of it that there is, which a freeze
+    policy decides about: `network`, or the whole where the head takes over the rest. `model` holds everything, which
+    is what gets saved.
     `size` is the input's (height, width); `blocks` is the backbone's.
     """
 
     network: Any
+    backbone: Any
     head: BuiltHead
     model: Any
     task: str
@@ -55,27 +59,30 @@ def build(
 
     Raises:
       ConfigError: the head wants a tap that the backbone does not have.
-      ModelError: the head gives outputs of less than float32.
+      ModelError: the head gives outputs of less than float32, or takes over the rest of a backbone that cannot be
+        split there.
     """
     with _computing_in(precision):
         chosen = head.select(backbone)
         base, restored = backbone.build(size, pretrained)
         network = prune(base, chosen)
         shapes = [TapShape(*shape) for shape in describe_taps(network, chosen).values()]
-        built = head.build(shapes, len(classes), size)
+        rest = split_after(base, chosen[-1])[1] if head.takes_rest else None
+        built = head.build(shapes, len(classes), size, **({"rest": rest} if rest else {}))
         if any(output.dtype != "float32" for part in built.parts for output in part.outputs):
             kind = type(head).__name__
             raise ModelError(f"{kind}: its outputs must be float32; give its last layers dtype='float32'")
-        whole = _whole(network, built.parts)
-    restored = restored and restored.within(network)
-    return Detector(network, built, whole, head.task, size, classes, backbone.blocks, restored)
+        whole = _whole([network, *([rest] if rest else []), *built.parts])
+    kept = base if rest else network
+    restored = restored and restored.within(kept)
+    return Detector(network, kept, built, whole, head.task, size, classes, backbone.blocks, restored)
 
 
-def _whole(network: Any, parts: Sequence[Any]) -> Any:
+def _whole(models: Sequence[Any]) -> Any:
     """Return one `keras.Model` that holds a backbone and the parts of a head side by side; it is never called."""
-    inputs = [image for model in (network, *parts) for image in model.inputs]
+    inputs = [image for model in models for image in model.inputs]
     waiting = iter(inputs)
-    outputs = [model([next(waiting) for _ in model.inputs]) for model in (network, *parts)]
+    outputs = [model([next(waiting) for _ in model.inputs]) for model in models]
     return keras.Model(inputs, keras.tree.flatten(outputs), name="detector")
 
 
@@ -85,13 +92,26 @@ def load_weights(detector: Detector, path: Path) -> None:
     Raises:
       ModelError: the file was written for another model.
     """
-    with h5py.File(path) as file:
-        by_parts = detector.network.name in file.get("layers", ())
-    if by_parts:
-        detector.model.load_weights(path)
-    else:
+    if not _in_parts(path):
         # Until tlx 0.1 the layers of the backbone stood beside the head, not within one of their own.
         restore(detector.model, path, 1.0)
+        return
+    try:
+        # By structure: two parts of a head may have layers of one name. What is missing Keras only warns of.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            detector.model.load_weights(path)
+    except (*UNREADABLE, UserWarning) as error:
+        raise ModelError(f"{path}: does not hold the weights of this model ({error})") from error
+
+
+def _in_parts(path: Path) -> bool:
+    """Return whether a file of weights holds them within parts of a model alone."""
+    try:
+        with h5py.File(path) as file:
+            return not any("0" in layer.get("vars", ()) for layer in file["layers"].values())
+    except UNREADABLE:
+        # Which is told in better words where it is read.
+        return False
 
 
 @contextlib.contextmanager

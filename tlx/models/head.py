@@ -29,9 +29,12 @@ class Head(ABC):
     """A head's settings, from which it is built for a backbone, a number of classes and an input size.
 
     `task` is the registered name of the task whose data it learns from and whose predictions it makes.
+    `takes_rest` says whether the head takes over what of the backbone lies behind the last tap that it selects, with
+    its pretrained weights, such as Faster R-CNN's C4 form does to compute it for each proposal.
     """
 
     task: ClassVar[str] = "detection"
+    takes_rest: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
@@ -45,7 +48,13 @@ class Head(ABC):
 
     @abstractmethod
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltHead":
-        """Return the head with its layers, for taps of these shapes and an input of `size` (height, width)."""
+        """Return the head with its layers, for taps of these shapes and an input of `size` (height, width).
+
+        A head that `takes_rest` has a further argument `rest`: a functional `keras.Model` from maps [n, h, w, c] like
+        the last tap's, of any height and width, to what is behind the backbone's last layer. It is for `forward` to
+        call, with `training`, and none of the head's `parts`: its layers are the backbone's, frozen or not by the same
+        policy and learnt at the same rate.
+        """
 
 
 class BuiltHead(ABC):

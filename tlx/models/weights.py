@@ -16,7 +16,7 @@ from tlx.lazy import keras
 
 _ARCHIVE_MEMBER = "model.weights.h5"
 # h5py and zipfile meet a damaged file with any of these.
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile)
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile)
 
 Tensors = tuple[h5py.Dataset, ...]
 
@@ -115,7 +115,7 @@ def restore(model: Any, path: Path, min_restored: float) -> Restored:
             if report.fraction < min_restored or not report.restored:
                 raise ModelError(_refusal(model, path, report, min_restored, stored))
             values = [[tensor[()] for tensor in tensors] if tensors else None for tensors in found]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelError(
             f"{path}: cannot be read as Keras weights ({type(error).__name__}: {error}); "
             "expected a whole .weights.h5, .keras or .h5 file: copy or download it again"
