@@ -27,7 +27,7 @@ def test_pictures_are_resized_as_asked_and_boxes_go_back(draw, assemble, tmp_pat
     examples = example(tmp_path / "wide.png", picture), example(tmp_path / "square.png", square)
     classes = made.detector.classes
     found, expected = (
-        predict(made.detector, made.cut, Dataset("one", classes, (one,)), 1, way)[0]
+        predict(made.detector, made.cut, Dataset("one", classes, (one,)), 1, resize=way)[0]
         for one, way in zip(examples, (resize, "letterbox"), strict=True)
     )
     scale, shift = ((2, 1), 0) if resize == "stretch" else ((1, 1), 32)

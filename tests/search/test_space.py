@@ -7,7 +7,7 @@ import pytest
 
 from tlx import config, registry
 from tlx.errors import ConfigError
-from tlx.freeze import Freeze
+from tlx.freeze import Freeze, Phase
 from tlx.search import ranges, space
 from tlx.search.space import Search, Space
 from tlx.search.storage import identity
@@ -192,7 +192,7 @@ def nested(monkeypatch):
     @registry.freezes.register("outer")
     def outer(part: int = 0) -> Freeze:
         """A policy of a part."""
-        return Freeze("outer", lambda layers: [part > 0 for _ in layers])
+        return Freeze("outer", (Phase(1.0, lambda layers: [part > 0 for _ in layers]),))
 
 
 def test_alternatives_within_alternatives_are_asked_for_from_the_root_down(nested, experiment):

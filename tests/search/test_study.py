@@ -114,6 +114,7 @@ def test_a_killed_worker_costs_one_attempt_and_the_search_finishes(gin, tmp_path
 
 def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
     folder = tmp_path / "run"
+    gin.write_text(gin.read_text() + "memory.probe = False\n")
     command = [sys.executable, "-m", "tlx", "search", str(gin), f"--run_dir={folder}"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path)
     while not (folder / "trials" / "0001" / "run.log").exists():
