@@ -29,18 +29,21 @@ class Task(ABC):
     evaluator: ClassVar[str]
 
     @abstractmethod
-    def room(self, dataset: Dataset) -> int:
-        """Return how much room the arrays of an example need, the most that one of the dataset needs."""
+    def room(self, dataset: Dataset) -> Any:
+        """Return how much room the arrays of an example need, the most that one of the dataset needs.
+
+        It is in the task's own terms, such as a number of boxes; `arrays` and `worst` are given it.
+        """
 
     @abstractmethod
-    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: int) -> Arrays:
+    def arrays(self, targets: Targets, view: View, size: tuple[int, int], room: Any) -> Arrays:
         """Return targets as `view` shows them in an input of `size` (height, width).
 
         All examples of a dataset give arrays of the same names, shapes and dtypes, so that they form batches.
         """
 
     @abstractmethod
-    def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
+    def worst(self, count: int, size: tuple[int, int], room: Any) -> Arrays:
         """Return made-up arrays [count, ...] of the kind that takes most memory in training."""
 
     @abstractmethod
