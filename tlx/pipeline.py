@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -67,8 +68,8 @@ class Views:
         return task_of(self.dataset.task)
 
     @cached_property
-    def room(self) -> int:
-        """How much room the arrays of an element have."""
+    def room(self) -> Any:
+        """How much room the arrays of an element have, in the task's own terms."""
         return self.task.room(self.dataset, self.pictures)
 
     @property

@@ -31,18 +31,21 @@ class Task(ABC):
     combines: ClassVar[bool] = False
 
     @abstractmethod
-    def room(self, dataset: Dataset, pictures: int) -> int:
-        """Return how much room the arrays of a view of so many pictures of a dataset need at most."""
+    def room(self, dataset: Dataset, pictures: int) -> Any:
+        """Return how much room the arrays of a view of so many pictures of a dataset need at most.
+
+        It is in the task's own terms, such as a number of boxes; `arrays` and `worst` are given it.
+        """
 
     @abstractmethod
-    def arrays(self, shown: Sequence[Targets], view: View, room: int) -> Arrays:
+    def arrays(self, shown: Sequence[Targets], view: View, room: Any) -> Arrays:
         """Return the targets of a view: `shown` are those of the picture in each of its layers.
 
         All views of a dataset give arrays of the same names, shapes and dtypes, so that they form batches.
         """
 
     @abstractmethod
-    def worst(self, count: int, size: tuple[int, int], room: int) -> Arrays:
+    def worst(self, count: int, size: tuple[int, int], room: Any) -> Arrays:
         """Return made-up arrays [count, ...] of the kind that takes most memory in training."""
 
     @abstractmethod
