@@ -171,6 +171,14 @@ def test_a_run_learns_and_is_judged_by_its_evaluator(run):
         assert min(sheet.size) > 64
 
 
+def test_its_predictions_and_losses_are_kept(run):
+    rows = json.loads((run[0] / "predictions-test.json").read_text())
+    assert len(rows) == 6
+    assert all(np.array(one["points"]).shape == (3, 2) for row in rows for one in row["objects"])
+    lines = [json.loads(line) for line in (run[0] / "history.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+
+
 def test_its_losses_are_logged_by_name(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
@@ -232,3 +240,7 @@ def test_its_data_is_recognized_and_inspected(folder):
     assert code in (0, 1), said
     assert "hidden-points" in said
     assert (folder / "report" / "index.html").exists()
+    code, said = tlx("inspect", folder / "drawn.gin", f"--out={folder / 'views'}")
+    assert code in (0, 1), said
+    with Image.open(folder / "views" / "augmented.png") as sheet:
+        assert min(sheet.size) > 64

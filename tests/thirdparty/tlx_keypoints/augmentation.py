@@ -6,20 +6,18 @@ import numpy as np
 
 from tlx.augment import Geometry, Scene
 from tlx.augment.affine import shifted
-from tlx.errors import refuse_values
 from tlx.registry import augmentations
 
 
 @augmentations.register("jitter")
 @dataclass(frozen=True)
 class Jitter(Geometry):
-    """The whole picture, moved to any side by at most `share` of the input's."""
+    """The whole picture, moved to any side by at most `share` of its own."""
 
     share: float = 0.05
 
     def __post_init__(self):
-        refuse_values("augmentations.jitter", self, {"share": 0 <= self.share < 1})
+        self.refuse({"share": 0 <= self.share < 1})
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        height, width = scene.size
-        return scene.fitted().moved(shifted(*rng.uniform(-self.share, self.share, 2) * (width, height)))
+        return scene.moved(shifted(*rng.uniform(-self.share, self.share, 2) * (scene.width, scene.height)))

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import ImageDraw
 
 from tlx.augment import MIN_VISIBLE, move, move_points, restore, restore_points
+from tlx.data.targets import Boxes
 from tlx.registry import tasks
 from tlx.report.pictures import colour_of, draw
 from tlx.tasks.task import Task
@@ -37,6 +38,7 @@ class KeypointTask(Task):
         return max([1, *(n for n, _ in labelled)]), max([0, *(k for _, k in labelled)])
 
     def arrays(self, shown, view, room):
+        # It combines no pictures.
         (targets,) = shown
         boxes, share = move(targets.boxes, view)
         points, inside = move_points(targets.points, view)
@@ -67,7 +69,7 @@ class KeypointTask(Task):
     def prediction(self, found, view, example):
         boxes, points = restore(found["boxes"], view), restore_points(found["points"], view)
         real = (found["scores"] > 0) & (boxes[:, 2:] > boxes[:, :2]).all(1)
-        return Found(boxes[real], found["scores"][real], found["labels"][real], points[real].astype(np.float32))
+        return Found(boxes[real], found["scores"][real], found["labels"][real], points[real])
 
     def join(self, predictions):
         arrays = zip(*((one.boxes, one.scores, one.labels, one.points) for one in predictions), strict=True)
@@ -83,6 +85,11 @@ class KeypointTask(Task):
             for number, (x, y) in enumerate(points.tolist()) if score >= min_score else ():
                 canvas.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour_of(number), outline="black")
         return drawn
+
+    def draw_arrays(self, picture, arrays, classes):
+        real = arrays["labels"] != PADDING
+        boxes, labels = arrays["boxes"][real], arrays["labels"][real]
+        return draw(picture, None, Boxes(boxes, labels, np.zeros(len(boxes), np.bool_)), classes)
 
     def to_json(self, prediction, classes):
         arrays = (prediction.boxes, prediction.scores, prediction.labels, prediction.points)
