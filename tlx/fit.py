@@ -139,29 +139,45 @@ def fit(
         history.micro_batch = feed.micro
         since.count(scalars, size)
         listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
-        if update in looks:
-            answer = None
+        if update not in looks:
+            continue
+        answer = None
+        if devices.chief:
+            place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
+            seen = _look(learner, evaluate, history, since, place, span, rate, started)
+            keep(learner, history, seen, folder)
+            answer = listener.evaluated(seen)
+        answer = devices.told(answer)
+        if answer == "prune":
+            raise PrunedError
+        if answer == "stop":
+            history.stopped = True
             if devices.chief:
-                history.images_per_second = since.images_per_second
-                place = looks.index(update) + 1, len(looks), update, updates, update * size / pictures
-                score, metrics, told = _judged(learner, evaluate)
-                told |= {**since.told(), "learning_rate": rate}
-                spent = time.monotonic() - started, memory.own(), gpu.busy()
-                seen = Look(*place, score, metrics, told, span.number, learner.rates(rate), *spent)
-                keep(learner, history, seen, folder)
-                answer = listener.evaluated(seen)
-            answer = devices.told(answer)
-            if answer == "prune":
-                raise PrunedError
-            if answer == "stop":
-                history.stopped = True
-                if devices.chief:
-                    save(learner, history, folder)
-                break
-            since.go_on()
+                save(learner, history, folder)
+            break
+        since.go_on()
     feed.close()
     history.seconds = time.monotonic() - started
     return history
+
+
+def _look(
+    learner: Learner,
+    evaluate: Callable[[], tuple[float, dict, dict]],
+    history: History,
+    since: "_Since",
+    place: tuple[int, int, int, int, float],
+    span: Span,
+    rate: float,
+    started: float,
+) -> Look:
+    """Judge the present weights, and return all that is known now; `place` are the first fields of the look."""
+    history.images_per_second = since.images_per_second
+    with learner.averaged():
+        score, metrics, scalars = evaluate()
+    scalars |= {**since.told(), "learning_rate": rate}
+    spent = time.monotonic() - started, memory.own(), gpu.busy()
+    return Look(*place, score, metrics, scalars, span.number, learner.rates(rate), *spent)
 
 
 def _updates(
@@ -260,11 +276,6 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> dict[str
                     f" layers or a smaller backbone ({error.message.splitlines()[0]})"
                 ) from None
             feed.micro = (feed.micro + 1) // 2
-
-
-def _judged(learner: Learner, evaluate: Callable[[], tuple[float, dict, dict]]) -> tuple[float, dict, dict]:
-    with learner.averaged():
-        return evaluate()
 
 
 def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:
