@@ -254,7 +254,9 @@ def test_history_tells_of_each_look(experiment, tmp_path):
     ]
     assert result["validation"] in [line["metrics"] for line in told]
     assert all(line["losses"]["train"]["total"] > 0 for line in told)
-    assert all(line["losses"][split].keys() >= {"scores", "boxes"} for line in told for split in ("train", "validation"))
+    assert all(
+        line["losses"][split].keys() >= {"scores", "boxes"} for line in told for split in ("train", "validation")
+    )
     assert all(line["metrics_on_training_sample"].keys() == {"AP"} for line in told)
     assert [line["learning_rates"] for line in told] == [
         {"head": pytest.approx(experiment(backbone()).fit.rate(line["update"] - 1, 12))} for line in told

@@ -153,7 +153,7 @@ def _check(node: Node) -> None:
     elif inspect.isclass(node.entry.factory) and not _made_of_factories(node):
         node.entry.factory(**node.arguments)
     if node.entry.together and not node.quoted:
-        node.entry.together(**_build_value(given(node, node.entry.together), None))
+        node.entry.together(**build_value(given(node, node.entry.together), None))
 
 
 def _made_of_factories(node: Node) -> bool:
@@ -177,19 +177,20 @@ def build(node: Node, kept: dict[str, Any] | None = None) -> Any:
     reusable = kept is not None and node.entry.kind in ("readers", "splits")
     if reusable and str(node) in kept:
         return kept[str(node)]
-    made = node.entry.factory(**{name: _build_value(value, kept) for name, value in node.arguments.items()})
+    made = node.entry.factory(**{name: build_value(value, kept) for name, value in node.arguments.items()})
     if reusable:
         kept[str(node)] = made
     return made
 
 
-def _build_value(value: Any, kept: dict[str, Any] | None) -> Any:
+def build_value(value: Any, kept: dict[str, Any] | None = None) -> Any:
+    """Return a configured value with what its factories make in place of them; `kept` as in `build`."""
     if isinstance(value, Node):
         return value if value.quoted else build(value, kept)
     if isinstance(value, dict):
-        return {key: _build_value(item, kept) for key, item in value.items()}
+        return {key: build_value(item, kept) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_build_value(item, kept) for item in value)
+        return type(value)(build_value(item, kept) for item in value)
     return value
 
 

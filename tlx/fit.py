@@ -133,8 +133,9 @@ def fit(
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, since = time.monotonic() - history.seconds, _Since()
-    # A run that was stopped and then killed is at its end.
-    todo = range(done, done if devices.told(history.stopped) else span.stop)
+    # A run that was stopped and then killed is at its end, for every worker.
+    history.stopped = devices.told(history.stopped)
+    todo = range(done, done if history.stopped else span.stop)
     for update, scalars, rate in _updates(learner, feed, settings, span, todo):
         history.micro_batch = feed.micro
         since.count(scalars, size)

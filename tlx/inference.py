@@ -70,7 +70,9 @@ def _pictures(path: Path) -> list[Path]:
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         if not inside:
-            raise DataError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))})")
+            deeper = next((p.parent for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
+            where = f"; folders within it are not searched, and {deeper} has some" if deeper else ""
+            raise DataError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}){where}")
         return inside
     if not path.exists():
         raise DataError(f"there is no picture or folder {path}")

@@ -144,6 +144,13 @@ def discard(path: Path) -> None:
         marker.append(root, {_name(root, path): "gone"})
 
 
+def renamed(path: Path) -> None:
+    """Say that a file which tlx wrote has another name now: what comes under this one is not tlx's."""
+    root = _root(path)
+    if root and _listed(root, path) == "file" and not os.path.lexists(path):
+        marker.append(root, {_name(root, path): "gone"})
+
+
 def scratch(folder: Path, prefix: str) -> Path:
     """Make and return a new folder for temporary files, whose name begins with `prefix`; `sweep` removes it."""
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))

@@ -88,7 +88,8 @@ class Views:
     def depends(self, index: int) -> str:
         """Return a text of all that the views of the picture at `index` depend on, but for their numbers."""
         says = (self.size, self.resize, self.operations, self.seed if self.operations else None)
-        return repr(says) + (self._dataset if self.pictures > 1 else "") + self._known(index)
+        # Which other pictures come into a view hangs on the place in the dataset, too.
+        return repr(says) + (f"{index} of {self._dataset}" if self.pictures > 1 else "") + self._known(index)
 
     @cached_property
     def _dataset(self) -> str:

@@ -127,6 +127,7 @@ def save_weights(detector: Detector, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
     detector.model.save_weights(partial)
     checkpoint.settle(partial, folder / WEIGHTS)
+    ownership.renamed(partial)
 
 
 def _write(path: Path, content: Any) -> None:

@@ -110,4 +110,6 @@ def _node(node: Any, annotation: Any) -> Any:
 def _shown(value: Any) -> str:
     if hasattr(value, "makes"):
         return f"@{value.entry.full_name}()"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__} ({', '.join(map(_shown, value))})"
     return f"{type(value).__name__} {value!r}"

@@ -11,7 +11,7 @@ from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import TlxError
 from tlx.registry import commands
 
-for _name in ("gin_bindings", "run_dir", "allow_imports"):
+for _name in ("gin_bindings", "run_dir", "out", "allow_imports"):
     flags.declare_key_flag(_name)
 flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this.", 0.0, 1.0)
 
@@ -20,7 +20,7 @@ flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this."
 def predict(arguments: list[str]) -> None:
     """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
 
-    Writes predictions.json, and every picture with its detections drawn, to --run_dir (by default the
+    Writes predictions.json, and every picture with what was found drawn, to --out or --run_dir (by default the
     folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
     """
     folder, experiment = trained(arguments[:1])
@@ -28,8 +28,9 @@ def predict(arguments: list[str]) -> None:
         raise TlxError("predict: name at least one picture or folder of pictures after RUN_DIR")
     from tlx.inference import predict_pictures  # noqa: PLC0415
 
-    target = Path(FLAGS.run_dir or folder / "predictions")
-    ownership.take(target, "predictions", within=folder if not FLAGS.run_dir and ownership.kind(folder) else None)
+    chosen = FLAGS.out or FLAGS.run_dir
+    target = Path(chosen or folder / "predictions")
+    ownership.take(target, "predictions", within=folder if not chosen and ownership.kind(folder) else None)
     count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
     for error in errors:
         CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)

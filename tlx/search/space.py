@@ -187,6 +187,21 @@ def check(experiment: Experiment, search: Search) -> None:
     Raises:
       ConfigError: naming the entry, what is wrong with it, and the closest right name.
     """
+    _check_settings(experiment, search)
+    place = experiment.place("search.space")
+    _check_names(place, experiment, search)
+    space = space_of(experiment, search)
+    if len(space.written_as) < len(search.space):
+        again = (name for name in search.space if name not in space.written_as.values())
+        raise ConfigError(f"{place}search.space: {next(again)!r} and another of its names are the same; keep one")
+    for name, bounds in search.space.items():
+        for value in ranges.samples(bounds):
+            _check_value(f"{place}search.space[{name!r}]", experiment, space, name, value)
+    for name, written in space.choose(lambda name, _: experiment.value(name)).items():
+        _check_written(f"{place}search.space[{name!r}]", name, written, search.space[name])
+
+
+def _check_settings(experiment: Experiment, search: Search) -> None:
     if search.trials < 1:
         raise ConfigError(f"search.trials = {search.trials}: at least one trial, the experiment as written, is needed")
     if not search.space:
@@ -202,7 +217,9 @@ def check(experiment: Experiment, search: Search) -> None:
         evaluator_of(experiment).metric(search.metric, "search.metric")
     except ConfigError as error:
         raise ConfigError(f"{experiment.place('search.metric')}{error}") from None
-    place = experiment.place("search.space")
+
+
+def _check_names(place: str, experiment: Experiment, search: Search) -> None:
     for name, bounds in search.space.items():
         where = f"{place}search.space[{name!r}]"
         ranges.check(where, bounds)
@@ -212,19 +229,17 @@ def check(experiment: Experiment, search: Search) -> None:
             experiment.value(name)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-    space = space_of(experiment, search)
-    if len(space.written_as) < len(search.space):
-        again = (name for name in search.space if name not in space.written_as.values())
-        raise ConfigError(f"{place}search.space: {next(again)!r} and another of its names are the same; keep one")
-    for name, bounds in search.space.items():
-        for value in ranges.samples(bounds):
-            _check_value(f"{place}search.space[{name!r}]", experiment, space, name, value)
-    for name, written in space.choose(lambda name, _: experiment.value(name)).items():
-        if not ranges.inside(written, search.space[name]):
-            raise ConfigError(
-                f"{place}search.space[{name!r}]: the experiment as written has {show(written)}, outside"
-                f" {show(search.space[name])}; it is the first trial, so widen the range or change the value"
-            )
+
+
+def _check_written(where: str, name: str, written: Any, bounds: tuple) -> None:
+    """Raise a ConfigError if what the experiment has as written, which is the first trial, is not in the range."""
+    if _has_factories(bounds) and not any(True for _ in nodes(written)):
+        raise ConfigError(f"{where}: bind what the first trial has, such as {name} = {show(bounds[1])}")
+    if not ranges.inside(written, bounds):
+        raise ConfigError(
+            f"{where}: the experiment as written has {show(written)}, outside {show(bounds)}; it is the first trial, so"
+            " widen the range or change the value"
+        )
 
 
 def _check_value(where: str, experiment: Experiment, space: Space, name: str, value: Any) -> None:

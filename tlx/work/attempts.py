@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, gpu, ownership
-from tlx.config import Experiment, build, given
+from tlx.augment import arranged, pictures_of
+from tlx.config import Experiment, build, build_value, given
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.events import NOBODY, Listener
 from tlx.memory import Limit, Memory
@@ -20,7 +21,7 @@ LEDGER = Path("~/.cache/tlx/memory.json")
 # Two sizes give a line; where the larger one does not fit, the smaller ones say less, but something.
 _PROBES = ((2, 16), (1, 2))
 # What these arguments of `run` say makes no difference to the memory that a step takes.
-_WITHOUT = ("fit", "seed", "judge", "evaluator", "augment", "resize", "memory")
+_WITHOUT = ("fit", "seed", "judge", "evaluator", "metric", "augment", "resize", "memory")
 
 
 class Attempts:
@@ -176,7 +177,9 @@ def describe(experiment: Experiment) -> str:
     chosen = experiment.value("fit.optimizer")
     # Its numbers may well be searched, and hardly matter to the memory.
     optimizer = f"optimizer = {chosen.entry.full_name if hasattr(chosen, 'entry') else type(chosen).__name__}"
-    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy])
+    # What is drawn makes no difference, but for how many pictures' objects there is room.
+    pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
+    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:
