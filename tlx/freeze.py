@@ -17,7 +17,6 @@ from tlx.registry import freezes
 # to 0.999 suit a million pictures; here training is over before they have caught up with changed weights.
 _BATCH_NORM_MOMENTUM = 0.9
 
-
 _HEAD = "head"
 
 
@@ -67,15 +66,16 @@ class Freeze:
             if not 0 <= factor < math.inf:
                 raise ModelError(f"freeze policy {self.name}: the rate of {pattern!r} is {factor}; give 0 or more")
 
+    @classmethod
+    def always(cls, name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]]) -> "Freeze":
+        """Return a policy of one phase, in which `choose` says for each weight layer whether it trains."""
+        return cls(name, (Phase(1.0, choose),))
+
     def spans(self, updates: int) -> tuple[Span, ...]:
         """Return which of so many updates are each phase's; of few updates a phase may have none."""
         stops = [round(updates * share) for share in accumulate(phase.share for phase in self.phases)]
         bounds = pairwise((0, *stops[:-1], updates))
         return tuple(Span(number, start, stop, updates) for number, (start, stop) in enumerate(bounds))
-
-
-def _always(name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]]) -> Freeze:
-    return Freeze(name, (Phase(1.0, choose),))
 
 
 _ONLY_THE_HEAD = (["run.freeze = @freezes.backbone()"], [])
@@ -84,13 +84,13 @@ _ONLY_THE_HEAD = (["run.freeze = @freezes.backbone()"], [])
 @freezes.register("none", smaller=lambda: [_ONLY_THE_HEAD])
 def none() -> Freeze:
     """Everything trains."""
-    return _always("none", lambda layers: [True] * len(layers))
+    return Freeze.always("none", lambda layers: [True] * len(layers))
 
 
 @freezes.register("backbone")
 def backbone() -> Freeze:
     """Nothing of the backbone trains, only the head."""
-    return _always("backbone", _nothing)
+    return Freeze.always("backbone", _nothing)
 
 
 def _check_unfrozen(policy: str, unfrozen: int) -> None:
@@ -115,7 +115,7 @@ def _counted(policy: str) -> dict[str, Any]:
 @freezes.register("last_layers", **_counted("last_layers"))
 def last_layers(unfrozen: int) -> Freeze:
     """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head."""
-    return _always(f"last_layers({unfrozen})", _last("last_layers", unfrozen))
+    return Freeze.always(f"last_layers({unfrozen})", _last("last_layers", unfrozen))
 
 
 def _check_share(head_share: float) -> None:
@@ -160,7 +160,7 @@ def last_blocks(unfrozen: int) -> Freeze:
         first = _first_unfrozen("last_blocks", unfrozen, len(blocks), f"blocks ({', '.join(blocks)})")
         return [blocks.index(layer.block) >= first for layer in layers]
 
-    return _always(f"last_blocks({unfrozen})", choose)
+    return Freeze.always(f"last_blocks({unfrozen})", choose)
 
 
 def _check_rules(rules: tuple[tuple[str, str], ...]) -> None:

@@ -1,7 +1,7 @@
 """A freeze policy of its own."""
 
 from tlx.errors import ConfigError, MisfitError
-from tlx.freeze import Freeze, Phase
+from tlx.freeze import Freeze
 from tlx.registry import freezes
 
 
@@ -20,4 +20,4 @@ def first_blocks(frozen: int) -> Freeze:
             raise MisfitError(f"freezes.first_blocks.frozen = {frozen}: the backbone has {len(blocks)} blocks")
         return [blocks.index(layer.block) >= frozen for layer in layers]
 
-    return Freeze(f"first_blocks({frozen})", (Phase(1.0, choose),))
+    return Freeze.always(f"first_blocks({frozen})", choose)
