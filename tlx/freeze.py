@@ -126,7 +126,12 @@ def _check_share(head_share: float) -> None:
         )
 
 
-@freezes.register("head_then_last_layers", check=_check_share)
+def _check_two(unfrozen: int, head_share: float) -> None:
+    _check_unfrozen("head_then_last_layers", unfrozen)
+    _check_share(head_share)
+
+
+@freezes.register("head_then_last_layers", **(_counted("head_then_last_layers") | {"check": _check_two}))
 def head_then_last_layers(unfrozen: int, head_share: float = 0.3) -> Freeze:
     """First the head trains alone, on cached features, then the last `unfrozen` weight layers too, as in `last_layers`.
 
@@ -163,12 +168,15 @@ def last_blocks(unfrozen: int) -> Freeze:
     return Freeze.always(f"last_blocks({unfrozen})", choose)
 
 
-def _check_rules(rules: tuple[tuple[str, str], ...]) -> None:
-    for pattern, _ in rules:
+def _check_rules(rules: tuple[tuple[str, str], ...], rates: tuple[tuple[str, float], ...]) -> None:
+    for argument, pattern in (*(("rules", p) for p, _ in rules), *(("rates", p) for p, _ in rates)):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ConfigError(f"freezes.patterns.rules: {pattern!r} is no regular expression: {error}") from None
+            raise ConfigError(f"freezes.patterns.{argument}: {pattern!r} is no regular expression: {error}") from None
+    for pattern, factor in rates:
+        if factor < 0:
+            raise ConfigError(f"freezes.patterns.rates: the rate of {pattern!r} is {factor}; give 0 or more")
 
 
 @freezes.register("patterns", check=_check_rules, smaller=lambda: [_ONLY_THE_HEAD])
@@ -182,7 +190,7 @@ def patterns(
     rates, relative to `fit.learning_rate`, in the same way, and take the place of `fit.backbone_rate`; 'head' alone
     stands for the head. An example: `(('block7', 0.5), ('head', 2.0))`.
     """
-    _check_rules(rules)
+    _check_rules(rules, rates)
 
     def choose(layers: Sequence[WeightLayer]) -> list[bool]:
         used: set[str] = set()

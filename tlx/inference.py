@@ -10,6 +10,7 @@ from tlx.config import Experiment
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import DataError
 from tlx.predict import predict
 from tlx.run import reopen
@@ -39,7 +40,9 @@ def predict_pictures(
     )
     examples, listed = _read([picture for path in paths for picture in _pictures(path)])
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
-    found = predict(detector, cut, pictures, resize=experiment.value("run.resize")) if examples else []
+    engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
+    how = {"engine": engine, "resize": experiment.value("run.resize")}
+    found = predict(detector, cut, pictures, **how) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)
     errors, task = [row["error"] for row in listed], task_of(detector.task)

@@ -56,12 +56,15 @@ class Training:
         """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
         policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
+        learner = predictor = None
         spans, history = policy.spans(self.run.fit.updates(len(self.run.data.train))), History()
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
             if span.start == span.stop or history.stopped:
                 continue
             frozen = freeze.apply(policy, network, self.layers, span.number)
             self._tell(frozen, span, len(spans))
+            # What the phase before held is not to stand beside what this one takes.
+            learner = predictor = None
             learner, predictor = self._phase(frozen, changing, span, history)
             frozen.verify()
         take_best(folder, learner, history)
@@ -132,13 +135,12 @@ class _Judge(Listener):
     def __call__(self) -> tuple[float, dict[str, Any], dict[str, float]]:
         """Return the score, the metrics on the validation split, and scalars."""
         self.latest, losses = self.predictor()
-        metrics = self.run.evaluator(self.run.data.validation, self.latest)
+        metrics = self.run.evaluator.judge(self.run.data.validation, self.latest, self.metric.name)
         learnt, _ = self.predictor(self.sample)
-        primary = self.run.evaluator.primary
-        on_train = self.run.evaluator(self.sample.views.dataset, learnt)["values"][primary]
+        on_train = self.run.evaluator(self.sample.views.dataset, learnt)["values"][self.metric.name]
         scalars = {f"validation/{name}": value for name, value in losses.items()}
         if on_train is not None:
-            scalars[f"train/metric/{primary}"] = on_train
+            scalars[f"train/metric/{self.metric.name}"] = on_train
         return self.metric.score(metrics), metrics, scalars
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:

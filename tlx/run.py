@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tlx import checkpoint, freeze, ownership
 from tlx import memory as usage
-from tlx.augment import Augmentation, Resize, Standard
+from tlx.augment import Augmentation, Resize, Standard, arranged, pictures_of
 from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
@@ -44,7 +44,13 @@ def _check(image_size: int | tuple[int, int], seed: int) -> None:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
 
 
-def _fit_together(backbone: Backbone, head: Head, evaluator: Evaluator | None, metric: str | None) -> None:
+def _fit_together(
+    backbone: Backbone,
+    head: Head,
+    evaluator: Evaluator | None,
+    metric: str | None,
+    augment: Augmentation | tuple[Augmentation, ...],
+) -> None:
     """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
     head.select(backbone)
     judge = evaluator or default_evaluator(head.task)
@@ -55,6 +61,8 @@ def _fit_together(backbone: Backbone, head: Head, evaluator: Evaluator | None, m
         )
     if metric is not None:
         judge.metric(metric, "run.metric")
+    if pictures_of(arranged(augment)) > 1 and not task_of(head.task).combines:
+        raise ConfigError(f"run.augment combines pictures, and {head.task} cannot combine their labels: leave that out")
 
 
 @rooms.register("run", root=True, check=_check, together=_fit_together)
@@ -155,7 +163,12 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     keep_pictures(folder, split, dataset, found)
     write_predictions(folder, split, dataset, found)
     seconds = history.earlier_seconds + time.monotonic() - started
-    result = {"split": split, "metrics": run.evaluator(dataset, found), **account(history), "seconds": seconds}
+    result = {
+        "split": split,
+        "metrics": run.evaluator.judge(dataset, found, run.metric),
+        **account(history),
+        "seconds": seconds,
+    }
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return devices.told(result)
 
@@ -195,7 +208,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
-    return {"split": split, "metrics": run.evaluator(dataset, found)}
+    return {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
 
 
 def refuse_errors(data: Splits) -> None:
@@ -216,7 +229,8 @@ def _warnings(data: Splits) -> list[str]:
 
 def _agree(run: Run, devices: Devices, fingerprint: str) -> None:
     """Raise a DataError or TrainingError if this worker was not given what the chief was."""
-    settings = [repr(replace(run.fit, micro_batch=None)), *map(repr, (run.head, run.freeze.name, run.size, run.seed))]
+    alike = (run.head, run.backbone.name, run.freeze.name, run.size, run.resize, run.augment, run.features.views)
+    settings = [repr(replace(run.fit, micro_batch=None)), *map(repr, (*alike, run.precision, run.seed))]
     data, others = devices.told([fingerprint, settings])
     if data != fingerprint:
         raise DataError(f"the data here is not that of the chief (fingerprints {fingerprint[:8]} and {data[:8]})")

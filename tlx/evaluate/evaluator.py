@@ -15,11 +15,19 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that an evaluator gives, which of its ends is the better one, and the value of a useless model."""
+    """A number that an evaluator gives, which of its ends is the better one, and the value of a useless model.
+
+    Raises:
+      ConfigError: the metric is to be minimized, and a useless model would have the best value.
+    """
 
     name: str
     direction: Literal["maximize", "minimize"] = "maximize"
     worst: float = 0.0
+
+    def __post_init__(self):
+        if self.direction == "minimize" and self.worst <= 0:
+            raise ConfigError(f"the metric {self.name} is to be minimized: say which value a useless model has (worst)")
 
     def score(self, metrics: Metrics) -> float:
         """Return the metric's value as a number that is the higher the better; undefined ones are as bad as can be."""
@@ -78,6 +86,10 @@ class Evaluator(ABC):
         pairs = zip(dataset.examples, predictions, strict=True)
         records = [self.match(example, prediction, dataset.classes) for example, prediction in pairs]
         return self.summarize(records, dataset.classes)
+
+    def judge(self, dataset: Dataset, predictions: Sequence[Any], metric: str | None = None) -> Metrics:
+        """Return the metrics, with that of the given name, if any, as the primary one: the one that decides."""
+        return {**self(dataset, predictions), "primary": self.metric(metric).name}
 
     def metric(self, name: str | None = None, owner: str = "metric") -> Metric:
         """Return the metric of that name, or the primary one.

@@ -18,6 +18,8 @@ JOURNAL = "study.journal"
 SHARED = "storage.json"
 # The user attribute of a trial that an earlier study finished.
 WARM = "warm_start"
+# The user attribute of a study that names the metric it goes by.
+METRIC = "metric"
 # Which one it was there: its number, and when it was finished.
 _ORIGIN = "warm_start_trial"
 # With fewer different results, importances would be chance.
@@ -106,6 +108,9 @@ def learn_from(study: Any, earlier: Path, space: Space, server: Any = None) -> i
 
     They are tagged with the user attribute `WARM`, steer the sampler, and are no trials of this study otherwise. An
     earlier study that hosts share comes from its `server`.
+
+    Raises:
+      ConfigError: the earlier study went by another metric.
     """
     known = [t.user_attrs.get(_ORIGIN) for t in study.trials if WARM in t.user_attrs]
     if known and not earlier.exists():
@@ -113,7 +118,11 @@ def learn_from(study: Any, earlier: Path, space: Space, server: Any = None) -> i
         return len(known)
     optuna = quiet_optuna()
     distributions = {name: ranges.distribution(optuna, bounds) for name, bounds in space.bounds.items()}
-    for trial in read_study(earlier, server).get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+    before = read_study(earlier, server)
+    metrics = [one.user_attrs.get(METRIC) for one in (before, study)]
+    if None not in metrics and len(set(metrics)) > 1:
+        raise ConfigError(f"search.warm_start: {earlier} went by {metrics[0]}, and this search goes by {metrics[1]}")
+    for trial in before.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
         # Not the folder: another host may have it under another path.
         origin = [trial.number, str(trial.datetime_complete)]
         params = space.parameters(trial.user_attrs.get("bindings", []))

@@ -17,7 +17,7 @@ from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
 from tlx.search.space import Search, binding, fixed_bindings, space_of
-from tlx.search.storage import WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
+from tlx.search.storage import METRIC, WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
@@ -51,6 +51,7 @@ class Study:
         self._news, self._stopping = threading.Condition(), False
         self.space = space_of(experiment, search)
         self.metric = evaluator_of(experiment).metric(search.metric)
+        self.study.set_user_attr(METRIC, self.metric.name)
         written = self.space.written(experiment)
         gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]

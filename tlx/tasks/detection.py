@@ -156,10 +156,18 @@ class Detection(Task):
         corners = prediction.boxes.astype(np.float64)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         image = {"image_id": number, "file_name": example.image.name}
-        rows = zip(boxes, prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+        more = (array.tolist() for array in prediction.extra.values())
+        rows = zip(boxes, prediction.scores.tolist(), prediction.labels.tolist(), *more, strict=True)
         return [
-            {**image, "category_id": label + 1, "category": classes[label], "bbox": box, "score": score}
-            for box, score, label in rows
+            {
+                **image,
+                "category_id": label + 1,
+                "category": classes[label],
+                "bbox": box,
+                "score": score,
+                **dict(zip(prediction.extra, extra, strict=True)),
+            }
+            for box, score, label, *extra in rows
         ]
 
     def check(self, patient: Patient) -> Iterator[Finding]:
