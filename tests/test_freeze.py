@@ -175,8 +175,10 @@ def test_a_rate_for_nothing_that_trains_is_an_error(network):
     rules = (("block4", "train"), ("", "freeze"))
     with pytest.raises(ModelError, match=r"rate of 'block3' is for no layer that trains; these are block4_a, block4_b"):
         freeze.apply(freeze.patterns(rules, (("block3", 0.5),)), *network)
-    with pytest.raises(ModelError, match=r"rate of 'block4' is -1\.0"):
+    with pytest.raises(ConfigError, match=r"rates: the rate of 'block4' is -1\.0"):
         freeze.patterns(rules, (("block4", -1.0),))
+    with pytest.raises(ConfigError, match=r"rates: 'block\(' is no regular expression"):
+        freeze.patterns(rules, (("block(", 1.0),))
 
 
 def test_statistics_of_layers_that_train_follow_ten_updates_and_no_others_do(network):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlx import registry
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import Boxes, ImageClass
 from tlx.errors import ConfigError, ModelError
@@ -16,8 +15,6 @@ from tlx.evaluate.coco import Coco
 from tlx.evaluate.evaluator import Metric, headline, in_words
 from tlx.tasks.classification import ClassScores
 from tlx.tasks.detection import Detections
-
-registry.discover()
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -136,3 +133,15 @@ def test_there_is_one_prediction_for_each_picture(evaluator):
 def test_every_task_has_an_evaluator_for_it():
     tasks = registry.tasks.entries
     assert {name: default_evaluator(name).task for name in tasks} == {name: name for name in tasks}
+
+
+def test_a_metric_to_be_minimized_says_what_is_worst():
+    with pytest.raises(ConfigError, match=r"error is to be minimized: say which value"):
+        Metric("error", "minimize")
+
+
+def test_the_metric_that_decides_is_the_primary_one_of_a_judgement():
+    data = Dataset("empty", ("a",), ())
+    assert Coco().judge(data, [])["primary"] == "AP"
+    assert Coco().judge(data, [], "AP75")["primary"] == "AP75"
+    assert list(headline(Coco().judge(data, [], "AR"))) == ["AR", "AP"]
