@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlx import registry
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import Boxes, ImageClass
 from tlx.errors import ConfigError, ModelError
@@ -131,6 +132,7 @@ def test_there_is_one_prediction_for_each_picture(evaluator):
 
 
 def test_every_task_has_an_evaluator_for_it():
+    registry.discover()
     tasks = registry.tasks.entries
     assert {name: default_evaluator(name).task for name in tasks} == {name: name for name in tasks}
 
