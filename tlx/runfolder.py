@@ -100,8 +100,9 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
 def write_predictions(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:
     """Write `predictions-SPLIT.json`: the task's rows for each picture of a split, in the order of `data.json`."""
     task = task_of(dataset.task)
-    pairs = enumerate(zip(dataset.examples, found, strict=True))
-    rows = [row for number, (example, seen) in pairs for row in task.results(example, number, seen, dataset.classes)]
+    listed = json.loads((folder / "data.json").read_text())["splits"][split]
+    seen = zip(enumerate(listed), found, strict=True)
+    rows = [row for (number, name), one in seen for row in task.results(name, number, one, dataset.classes)]
     _write(folder / f"predictions-{split}.json", rows)
 
 

@@ -187,11 +187,11 @@ def test_json_has_a_row_for_each_detection_with_what_else_was_found():
 
 
 def test_results_are_cocos_with_the_names_of_picture_and_class():
-    rows = TASK.results(example(), 7, found((1, 2, 4, 8.5, 0.5, 1), (0, 0, 9, 9, 0.25, 0)), ("cat", "dog"))
+    rows = TASK.results("there/none.png", 7, found((1, 2, 4, 8.5, 0.5, 1), (0, 0, 9, 9, 0.25, 0)), ("cat", "dog"))
     assert json.loads(json.dumps(rows, allow_nan=False)) == [
         {
             "image_id": 7,
-            "file_name": "none.png",
+            "file_name": "there/none.png",
             "category_id": 2,
             "category": "dog",
             "bbox": [1, 2, 3, 6.5],
@@ -199,14 +199,14 @@ def test_results_are_cocos_with_the_names_of_picture_and_class():
         },
         {
             "image_id": 7,
-            "file_name": "none.png",
+            "file_name": "there/none.png",
             "category_id": 1,
             "category": "cat",
             "bbox": [0, 0, 9, 9],
             "score": 0.25,
         },
     ]
-    assert TASK.results(example(), 0, found(), ("cat", "dog")) == []
+    assert TASK.results("none.png", 0, found(), ("cat", "dog")) == []
 
 
 def test_a_drawing_shows_what_scores_enough_over_the_truth():

@@ -77,7 +77,11 @@ def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     best = json.loads((folder / "result.json").read_text()).get("best")
     # Not the winning trial's own configuration: a trial is told to keep away from the test split.
     bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
-    experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
+    try:
+        experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
+    except ConfigError as error:
+        # It was written by another version of tlx, or with a package that is not here.
+        raise ConfigError(f"{error}\n--gin_bindings gives what {folder} was configured with another value") from None
     if best and not (folder / best["folder"]).exists():
         raise TlxError(f"the best trial's folder, {folder / best['folder']}, is not here{_on(best)}")
     return folder / best["folder"] if best else folder, experiment

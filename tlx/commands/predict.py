@@ -21,7 +21,8 @@ def predict(arguments: list[str]) -> None:
     """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
 
     Writes predictions.json, and every picture with what was found drawn, to --out or --run_dir (by default the
-    folder `predictions` in RUN_DIR). Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
+    folder `predictions` in RUN_DIR, or RUN_DIR-predictions beside it where RUN_DIR has no list of what tlx made).
+    Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
     """
     folder, experiment = trained(arguments[:1])
     if len(arguments) < 2:
@@ -29,8 +30,10 @@ def predict(arguments: list[str]) -> None:
     from tlx.inference import predict_pictures  # noqa: PLC0415
 
     chosen = FLAGS.out or FLAGS.run_dir
-    target = Path(chosen or folder / "predictions")
-    ownership.take(target, "predictions", within=folder if not chosen and ownership.kind(folder) else None)
+    # Nothing is written in a folder that is not tlx's.
+    inside = not chosen and ownership.kind(folder) is not None
+    target = Path(chosen or (folder / "predictions" if inside else f"{folder}-predictions"))
+    ownership.take(target, "predictions", within=folder if inside else None)
     count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
     for error in errors:
         CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)

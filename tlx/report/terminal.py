@@ -43,7 +43,7 @@ class Terminal(Listener):
         )
         self._tasks: dict[str, TaskID] = {}
         self._table: Table | None = None
-        self._printed = 0
+        self._printed: set[int] = set()
         self._began = time.monotonic()
         self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
 
@@ -60,7 +60,7 @@ class Terminal(Listener):
 
     def say(self, message: str) -> None:
         """Print one line of news above whatever is live."""
-        self.console.print(Text(message, style="dim"))
+        self.console.print(Text(message, style="dim"), soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show how far a piece of work is, and how long it will still take."""
@@ -83,9 +83,11 @@ class Terminal(Listener):
         self.progress_of_search(len(finished), wanted)
         self._live.update(self._render())
         if not self.console.is_terminal:
-            for row in finished[self._printed :]:
-                self.console.print(Text(_line(row)))
-            self._printed = len(finished)
+            # By number, for trials end in another order than they began where several go on at once.
+            for row in finished:
+                if row["trial"] not in self._printed:
+                    self.console.print(Text(_line(row)), soft_wrap=True)
+            self._printed = {row["trial"] for row in finished}
 
     def progress_of_search(self, finished: int, wanted: int) -> None:
         """Show how many trials are done; never dropped, so that the bar stays while trials come and go."""

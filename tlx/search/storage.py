@@ -162,7 +162,7 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "trial": t.number,
             "state": t.state.name.lower(),
             "bindings": t.user_attrs.get("bindings", []),
-            "validation": t.user_attrs.get("metrics"),
+            "validation": _metrics(t.user_attrs.get("metrics")),
             "score": t.value if t.state.name == "COMPLETE" else None,
             "seconds": t.user_attrs.get("seconds"),
             "folder": place(t),
@@ -173,6 +173,13 @@ def rows(study: Any) -> list[dict[str, Any]]:
         for t in study.get_trials(deepcopy=False)
         if WARM not in t.user_attrs
     ]
+
+
+def _metrics(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a trial's metrics; in older studies they are flat, and AP is the primary one."""
+    if metrics is None or "values" in metrics:
+        return metrics
+    return {"primary": "AP", "values": {name: metrics.get(name) for name in ("AP", "AP50", "AP75", "AR")}}
 
 
 def importances(study: Any) -> dict[str, float]:

@@ -145,9 +145,7 @@ class Detection(Task):
             ]
         }
 
-    def results(
-        self, example: Example, number: int, prediction: Detections, classes: Sequence[str]
-    ) -> list[dict[str, Any]]:
+    def results(self, image: str, number: int, prediction: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Return COCO's results, one for each detection, with the names of image and class beside their numbers.
 
         Images are numbered from 0 in the order of the split in `data.json`, and classes from 1 in the order there;
@@ -155,12 +153,12 @@ class Detection(Task):
         """
         corners = prediction.boxes.astype(np.float64)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-        image = {"image_id": number, "file_name": example.image.name}
+        named = {"image_id": number, "file_name": image}
         more = (array.tolist() for array in prediction.extra.values())
         rows = zip(boxes, prediction.scores.tolist(), prediction.labels.tolist(), *more, strict=True)
         return [
             {
-                **image,
+                **named,
                 "category_id": label + 1,
                 "category": classes[label],
                 "bbox": box,

@@ -78,9 +78,12 @@ class Task(ABC):
     def to_json(self, prediction: Any, classes: Sequence[str]) -> dict[str, Any]:
         """Return a prediction as values that JSON can hold, for the picture's row in `predictions.json`."""
 
-    def results(self, example: Example, number: int, prediction: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the rows of a picture, the `number`-th of its split, in `predictions-SPLIT.json`: by default, one."""
-        return [{"image": example.image.name, **self.to_json(prediction, classes)}]
+    def results(self, image: str, number: int, prediction: Any, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of a picture in `predictions-SPLIT.json`: by default, one.
+
+        `image` is its path as `data.json` lists it, and `number` its place in that list, from 0.
+        """
+        return [{"image": image, **self.to_json(prediction, classes)}]
 
     def check(self, patient: Patient) -> Iterator[Finding]:
         """Yield what is odd about a dataset's labels, beyond what holds for every task."""
