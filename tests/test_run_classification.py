@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tlx.augment import Standard
+from tlx.augment.combinations import Mosaic
 from tlx.data.dataset import Example
 from tlx.data.splits.parts import Splits
 from tlx.data.targets import ImageClass
@@ -89,6 +90,8 @@ def test_a_reopened_classifier_is_judged_alike(trained, experiment):
 def test_an_evaluator_of_another_task_is_refused(experiment):
     assert isinstance(experiment.evaluator, ClassificationEvaluator)
     with pytest.raises(ConfigError, match=r"run\.evaluator judges detection, and run\.head learns classification"):
-        _fit_together(experiment.backbone, experiment.head, Coco(), None)
+        _fit_together(experiment.backbone, experiment.head, Coco(), None, experiment.augment)
     with pytest.raises(ConfigError, match=r"run\.metric = 'AP' is no metric \(there are accuracy, "):
-        _fit_together(experiment.backbone, experiment.head, None, "AP")
+        _fit_together(experiment.backbone, experiment.head, None, "AP", experiment.augment)
+    with pytest.raises(ConfigError, match=r"run\.augment combines pictures, and classification cannot"):
+        _fit_together(experiment.backbone, experiment.head, None, None, Mosaic())
