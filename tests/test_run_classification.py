@@ -90,8 +90,8 @@ def test_a_reopened_classifier_is_judged_alike(trained, experiment):
 def test_an_evaluator_of_another_task_is_refused(experiment):
     assert isinstance(experiment.evaluator, ClassificationEvaluator)
     with pytest.raises(ConfigError, match=r"run\.evaluator judges detection, and run\.head learns classification"):
-        _fit_together(experiment.backbone, experiment.head, Coco(), None, experiment.augment)
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, Coco(), None, experiment.augment)
     with pytest.raises(ConfigError, match=r"run\.metric = 'AP' is no metric \(there are accuracy, "):
-        _fit_together(experiment.backbone, experiment.head, None, "AP", experiment.augment)
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, "AP", experiment.augment)
     with pytest.raises(ConfigError, match=r"run\.augment combines pictures, and classification cannot"):
-        _fit_together(experiment.backbone, experiment.head, None, None, Mosaic())
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, None, Mosaic())

@@ -8,13 +8,13 @@ its own inherits its scope.
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tlx import ginfile, registry
-from tlx.errors import ConfigError, TlxError, suggest
+from tlx.errors import ConfigError, MisfitError, TlxError, suggest
 from tlx.ginfile import Import, Statement
 from tlx.tree import Node, Resolver, walk
 from tlx.typecheck import coerce
@@ -111,6 +111,7 @@ def _resolve(
     imports = tuple(dict.fromkeys(s.text for part in read for s in part if isinstance(s, Import)))
     written, override = ([s for s in part if isinstance(s, Statement)] for part in read)
     problems: list[str] = []
+    kind: type[TlxError] = ConfigError
     resolver = Resolver([*written, *override], problems)
 
     def was_used(key: tuple, statement: Statement) -> bool:
@@ -121,26 +122,27 @@ def _resolve(
     if not problems:
         resolver.refuse_dead(was_used)
     if not problems:
-        problems += _refused_values(resolver)
+        refused = list(_refused_values(resolver))
+        problems += [text for text, _ in refused]
+        if refused and all(isinstance(error, MisfitError) for _, error in refused):
+            kind = MisfitError
     if problems:
         unique = list(dict.fromkeys(problems))
-        raise ConfigError("\n".join(unique) if len(unique) == 1 else "\n".join(f"- {p}" for p in unique))
+        raise kind("\n".join(unique) if len(unique) == 1 else "\n".join(f"- {p}" for p in unique))
     name = files[0].stem if files else "experiment"
     used = (s for s in resolver.effective.values() if resolver.key(s) in resolver.used)
     statements = tuple(_located(s) if s.target in resolver.paths else s for s in used)
     return Experiment(name, files, bindings, imports, allow_imports, read, statements, resolver.trees)
 
 
-def _refused_values(resolver: Resolver) -> list[str]:
-    """Return what factories say against their values, as far as that needs no other factory's product."""
-    refused = []
+def _refused_values(resolver: Resolver) -> Iterator[tuple[str, TlxError]]:
+    """Yield what factories say against their values, and its place before it."""
     for node in (node for tree in resolver.trees.values() for node in walk([tree])):
         try:
             _check(node)
         except TlxError as error:
             places = [f"{s.place}: " for s in resolver.effective.values() if f"{s.target} =" in str(error)]
-            refused.append(f"{''.join(places[:1])}{error}")
-    return refused
+            yield f"{''.join(places[:1])}{error}", error
 
 
 def _check(node: Node) -> None:

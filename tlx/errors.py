@@ -28,7 +28,7 @@ class ModelError(TlxError):
     """A network, its weights or its freeze policy that do not fit together."""
 
 
-class MisfitError(ModelError):
+class MisfitError(ModelError, ConfigError):
     """Parts that are each sound and do not go together, such as a policy for more layers than there are.
 
     A search, which may well try them together, goes on with other values.

@@ -51,12 +51,16 @@ class Span:
 class Freeze:
     """A named policy: the phases of a run, whose shares add up to 1.
 
+    `unfrozen` is how many weight layers it unfreezes, where it counts them, so that too many are refused before the
+    network is built.
+
     Raises:
       ModelError: there are no phases, or their shares or rates make no sense.
     """
 
     name: str
     phases: tuple[Phase, ...]
+    unfrozen: int = 0
 
     def __post_init__(self):
         shares = [phase.share for phase in self.phases]
@@ -67,9 +71,9 @@ class Freeze:
                 raise ModelError(f"freeze policy {self.name}: the rate of {pattern!r} is {factor}; give 0 or more")
 
     @classmethod
-    def always(cls, name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]]) -> "Freeze":
+    def always(cls, name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]], unfrozen: int = 0) -> "Freeze":
         """Return a policy of one phase, in which `choose` says for each weight layer whether it trains."""
-        return cls(name, (Phase(1.0, choose),))
+        return cls(name, (Phase(1.0, choose),), unfrozen)
 
     def spans(self, updates: int) -> tuple[Span, ...]:
         """Return which of so many updates are each phase's; of few updates a phase may have none."""
@@ -115,7 +119,7 @@ def _counted(policy: str) -> dict[str, Any]:
 @freezes.register("last_layers", **_counted("last_layers"))
 def last_layers(unfrozen: int) -> Freeze:
     """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head."""
-    return Freeze.always(f"last_layers({unfrozen})", _last("last_layers", unfrozen))
+    return Freeze.always(f"last_layers({unfrozen})", _last("last_layers", unfrozen), unfrozen)
 
 
 def _check_share(head_share: float) -> None:
@@ -141,7 +145,7 @@ def head_then_last_layers(unfrozen: int, head_share: float = 0.3) -> Freeze:
     """
     _check_share(head_share)
     later = Phase(1 - head_share, _last("head_then_last_layers", unfrozen))
-    return Freeze(f"head_then_last_layers({unfrozen}, {head_share})", (Phase(head_share, _nothing), later))
+    return Freeze(f"head_then_last_layers({unfrozen}, {head_share})", (Phase(head_share, _nothing), later), unfrozen)
 
 
 def _nothing(layers: Sequence[WeightLayer]) -> list[bool]:
@@ -165,7 +169,8 @@ def last_blocks(unfrozen: int) -> Freeze:
         first = _first_unfrozen("last_blocks", unfrozen, len(blocks), f"blocks ({', '.join(blocks)})")
         return [blocks.index(layer.block) >= first for layer in layers]
 
-    return Freeze.always(f"last_blocks({unfrozen})", choose)
+    # Each block has a weight layer, at least.
+    return Freeze.always(f"last_blocks({unfrozen})", choose, unfrozen)
 
 
 def _check_rules(rules: tuple[tuple[str, str], ...], rates: tuple[tuple[str, float], ...]) -> None:

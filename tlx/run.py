@@ -15,7 +15,7 @@ from tlx.data.splits.policies import Splits, relabelled
 from tlx.devices import Devices, several
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
-from tlx.errors import ConfigError, DataError, TrainingError
+from tlx.errors import ConfigError, DataError, MisfitError, TrainingError
 from tlx.evaluate.choose import default_evaluator
 from tlx.evaluate.evaluator import Evaluator
 from tlx.events import Listener
@@ -47,12 +47,16 @@ def _check(image_size: int | tuple[int, int], seed: int) -> None:
 def _fit_together(
     backbone: Backbone,
     head: Head,
+    freeze: Freeze,
     evaluator: Evaluator | None,
     metric: str | None,
     augment: Augmentation | tuple[Augmentation, ...],
 ) -> None:
     """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
     head.select(backbone)
+    if backbone.weight_layers is not None and freeze.unfrozen > backbone.weight_layers:
+        has = f"the backbone has {backbone.weight_layers} weight layers, and its heads see these or fewer"
+        raise MisfitError(f"run.freeze = {freeze.name} unfreezes {freeze.unfrozen}: {has}")
     judge = evaluator or default_evaluator(head.task)
     if judge.task != head.task:
         raise ConfigError(

@@ -15,7 +15,7 @@ from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbones import NETWORKS
 from tlx.models.detector import build
-from tlx.models.graph import describe_taps, prune
+from tlx.models.graph import describe_taps, prune, weight_layers
 from tlx.models.heads.fcos import Fcos
 from tlx.models.weights import Restored, leaves
 from tlx.registry import backbones
@@ -89,6 +89,7 @@ def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
             assert math.ceil(side / tap.stride) - slack <= got <= math.ceil(side / tap.stride)
     assert [tap.stride for tap in backbone.taps if tap.name.startswith("stride")] == [4, 8, 16, 32]
     assert model.output is model.get_layer(backbone.final.layer).output
+    assert len(weight_layers(model, backbone.blocks)) == backbone.weight_layers
 
     found = [match[1] for layer in weighted(model) if (match := re.match(backbone.blocks, layer.name))]
     assert len(set(found)) == BLOCKS.get(name, len(set(found))) > 4

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from tlx import config, registry
-from tlx.errors import ConfigError
+from tlx.errors import ConfigError, MisfitError
 from tlx.freeze import Freeze, Phase
 from tlx.search import ranges, space
 from tlx.search.space import Search, Space
@@ -236,6 +236,15 @@ def test_a_wrong_alternative_is_refused_with_the_right_word(experiment, entry, w
     with pytest.raises(ConfigError) as error:
         space.check(more, settings(more))
     assert word in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["last_layers", "last_blocks", "head_then_last_layers"])
+def test_more_layers_than_a_backbone_has_may_be_searched_but_not_be_what_is_written(experiment, policy):
+    mine = experiment.with_bindings([f"run.freeze = @freezes.{policy}()", f"freezes.{policy}.unfrozen = 1"])
+    with pytest.raises(MisfitError, match=r"unfreezes 400: the backbone has 52 weight layers"):
+        mine.with_bindings([f"freezes.{policy}.unfrozen = 400"])
+    more = mine.with_bindings([f"search.space = {{'freezes.{policy}.unfrozen': ('int', 0, 400)}}"])
+    space.check(more, settings(more))
 
 
 def test_a_value_need_suit_one_alternative_only(nested, experiment, monkeypatch):

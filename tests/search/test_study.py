@@ -228,13 +228,15 @@ def test_a_search_among_backbones_asks_each_what_is_its_own(gin, tmp_path, monke
 
 
 def test_more_layers_than_a_backbone_has_are_infeasible_and_the_search_goes_on(gin, tmp_path):
-    """Trained in earnest: that a smaller network has fewer layers is met where it is built."""
+    """Trained in earnest: that the head sees one layer less than there are is met where the network is built."""
     text = gin.read_text().partition("search.trials")[0].replace("fit.epochs = 4", "fit.epochs = 1")
-    space = "search.space = {'freezes.last_layers.unfrozen': ('choice', 0, 500)}\nsearch.sampler = 'grid'\n"
-    gin.write_text(text + space + "search.trials = 2\nmemory.probe = False\n")
+    space = "search.space = {'freezes.last_layers.unfrozen': ('choice', 0, 52, 500)}\nsearch.sampler = 'grid'\n"
+    gin.write_text(text + space + "search.trials = 3\nmemory.probe = False\n")
     rows = run(gin, tmp_path / "run", Watcher())["trials"]
-    assert [row["state"] for row in rows] == ["complete", "pruned"]
-    assert "unfrozen = 500: the backbone has" in rows[1]["cause"]
+    assert [row["state"] for row in rows] == ["complete", "pruned", "pruned"]
+    causes = {row["bindings"][0].rpartition(" ")[2]: row["cause"] for row in rows}
+    assert "unfrozen = 52: the backbone has 51 weight layers" in causes["52"]
+    assert "unfreezes 500: the backbone has 52 weight layers" in causes["500"]
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])

@@ -8,7 +8,7 @@ import pytest
 from tlx import config, registry
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener
-from tlx.freeze import Freeze, Phase
+from tlx.freeze import Freeze
 from tlx.memory import Memory
 from tlx.models.backbone import Backbone, tap_table
 from tlx.work import attempts
@@ -172,12 +172,12 @@ def test_a_plugins_policy_and_backbone_say_what_takes_less(experiment, tmp_path,
     @registry.freezes.register("own", smaller=fewer)
     def own(share: float = 0.75) -> Freeze:
         """A share of the layers."""
-        return Freeze("own", (Phase(share, lambda layers: [True for _ in layers]),))
+        return Freeze.always(f"own({share})", lambda layers: [True for _ in layers])
 
     @registry.freezes.register("own_less")
     def own_less(share: float) -> Freeze:
         """Less."""
-        return Freeze("own_less", (Phase(1 - share, lambda layers: [False for _ in layers]),))
+        return Freeze.always(f"own_less({share})", lambda layers: [False for _ in layers])
 
     @registry.backbones.register("own", smaller=lambda: [(["run.backbone = @backbones.misspelt()"], [])])
     def tiny() -> Backbone:

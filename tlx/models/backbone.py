@@ -35,7 +35,8 @@ class Backbone:
     `taps` are the places that feed a head, those of a finer stride first; where there are several at one stride,
     the first is the one that serves a feature pyramid: the end of the last block at that stride. `final` is behind
     the network's last layer. `blocks` is a regular expression; layers whose names give the same text for its first
-    group form one block, and any other layer belongs to the block before it.
+    group form one block, and any other layer belongs to the block before it. `weight_layers` is how many of these
+    there are up to `final`, if that is known before the network is built.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backbone:
     taps: tuple[Tap, ...]
     final: Tap
     blocks: str
+    weight_layers: int | None = None
 
 
 def tap_table(

@@ -147,6 +147,50 @@ NETWORKS = (
     _nasnet("Large", 6),
 )
 
+# How many weight layers each has up to its last layer, as `graph.weight_layers` counts them: known without TensorFlow.
+_WEIGHT_LAYERS = {
+    "convnext_base": 112,
+    "convnext_large": 112,
+    "convnext_small": 112,
+    "convnext_tiny": 58,
+    "convnext_xlarge": 112,
+    "densenet121": 120,
+    "densenet169": 168,
+    "densenet201": 200,
+    "efficientnet_b0": 81,
+    "efficientnet_b1": 115,
+    "efficientnet_b2": 115,
+    "efficientnet_b3": 130,
+    "efficientnet_b4": 160,
+    "efficientnet_b5": 194,
+    "efficientnet_b6": 224,
+    "efficientnet_b7": 273,
+    "efficientnet_v2_b0": 91,
+    "efficientnet_v2_b1": 111,
+    "efficientnet_v2_b2": 116,
+    "efficientnet_v2_b3": 136,
+    "efficientnet_v2_l": 339,
+    "efficientnet_v2_m": 245,
+    "efficientnet_v2_s": 170,
+    "inception_resnet_v2": 244,
+    "inception_v3": 94,
+    "mobilenet": 27,
+    "mobilenet_v2": 52,
+    "mobilenet_v3_large": 62,
+    "mobilenet_v3_small": 52,
+    "nasnet_large": 268,
+    "nasnet_mobile": 196,
+    "resnet101": 104,
+    "resnet101_v2": 104,
+    "resnet152": 155,
+    "resnet152_v2": 155,
+    "resnet50": 53,
+    "resnet50_v2": 53,
+    "vgg16": 13,
+    "vgg19": 16,
+    "xception": 40,
+}
+
 _DOC = """{builder} of keras.applications, with taps at strides 4, 8, 16 and 32.
 
 The network's own preprocessing is part of the built model, and its classifier is left out.
@@ -189,4 +233,4 @@ def _backbone(network: Network, weights: str | None, min_restored: float, option
     path = weights_file(f"backbones.{network.name}", weights, min_restored)
     whole = partial(build, network, path, weights == "imagenet", min_restored, options)
     taps, final = tap_table(network.ends, network.final, network.expansion)
-    return Backbone(network.name, whole, taps, final, network.blocks)
+    return Backbone(network.name, whole, taps, final, network.blocks, _WEIGHT_LAYERS[network.name])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlx.config import Experiment, full_target
-from tlx.errors import ConfigError, refuse_values
+from tlx.errors import ConfigError, MisfitError, refuse_values
 from tlx.evaluate.choose import evaluator_of
 from tlx.ginfile import read, show
 from tlx.registry import rooms
@@ -251,6 +251,9 @@ def _check_value(where: str, experiment: Experiment, space: Space, name: str, va
             continue
         try:
             experiment.with_bindings([binding(*item) for item in values.items()])
+            return
+        except MisfitError:
+            # Another value beside it may suit it: the trial that meets this is infeasible, and the search goes on.
             return
         except ConfigError as error:
             refused.append(error)

