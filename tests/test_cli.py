@@ -59,6 +59,7 @@ QUESTIONS = {
     "an entry": (["list", "readers.voc"], 0, "readers.voc.path: Path"),
     "a plugin's entry": (["list", "backbones.efficientnet_lite0"], 0, "min_restored: float = 0.9"),
     "an unknown entry": (["list", "readers.vco"], 1, "did you mean 'voc'"),
+    "an unknown registry": (["list", "reeders"], 1, "the registries are augmentations, backbones, commands"),
     "an unknown command": (["serach"], 2, "did you mean 'search'"),
     "an unknown command with a flag": (["serach", "--run_dir=x"], 2, "did you mean 'search'"),
     "commands": (["list", "commands"], 0, "commands.inspect "),

@@ -1,6 +1,8 @@
 """Features are computed once, kept safely, and filed under everything that they depend on."""
 
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,6 +228,18 @@ def test_what_is_not_cached_says_why(draw, parts, tmp_path):
     assert (off.cached, off.note) == (False, "the cache is off")
     assert not source(replace(views, count=0), parts(), settings).cached
     assert not (tmp_path / "features").exists()
+
+
+def test_on_a_full_disk_what_is_stored_is_used_and_nothing_more(draw, parts, tmp_path, monkeypatch):
+    settings, dataset = Features(folder=tmp_path / "features", views=1), draw(2)
+    source(Views(dataset, SIZE, None, 1), parts(), settings).release()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    again = source(Views(dataset, SIZE, None, 1), parts(), settings)
+    assert again.cached
+    assert "2 pictures found, 0 computed" in again.note
+    other = source(Views(dataset, SIZE, Standard(), 1), parts(), settings)
+    assert not other.cached
+    assert "are free in" in other.note
 
 
 def test_a_network_that_trains_from_its_first_operation_is_not_cached(draw, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
-from tlx.featurestore import TakenError, lease
+from tlx.featurestore import TakenError, bytes_stored, lease
 from tlx.lazy import keras, tf
 from tlx.models.graph import Cut, steps
 from tlx.pipeline import Element, Unit, Views, batches, chunks
@@ -70,7 +70,7 @@ class Source:
         return batches(self.load, chunks(units, batch_size, micro or batch_size))
 
 
-def why_not(views: Views, cut: Cut, settings: Features) -> str:
+def why_not(views: Views, cut: Cut, settings: Features, engine: Engine = TensorFlow()) -> str:
     """Return why the boundary's features cannot be cached, or "" where they can."""
     if not settings.cache or views.count == 0:
         return "the cache is off"
@@ -85,7 +85,8 @@ def why_not(views: Views, cut: Cut, settings: Features) -> str:
     folder = settings.folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    # What is there already takes no more room.
+    if needed > free and needed > free + bytes_stored(folder, _key(views, cut, settings, engine.key)):
         return (
             f"features after {cut.after} would take {needed / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free in"
             f" {folder}: not cached; make room, or name another features.folder"
@@ -111,7 +112,7 @@ def source(
     They are computed by `engine`, for `batch` pictures at once. `report` is told ("caching features", done, total) as
     work goes on.
     """
-    if refusal := why_not(views, cut, settings):
+    if refusal := why_not(views, cut, settings, engine):
         return Source(views, views.element, encoder(cut, False), False, refusal)
     pictures = _pictures(views)
     index_of = {picture: i for i, picture in enumerate(pictures)}

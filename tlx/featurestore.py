@@ -168,7 +168,7 @@ def lease(
       TakenError: something that is not tlx's own lies where these features belong.
     """
     root.mkdir(parents=True, exist_ok=True)
-    found = Lease(root / f"tlx-features-{key}", key, layout, pictures)
+    found = Lease(_entry(root, key), key, layout, pictures)
     found._look()
     if found._missing():
         with _alone(found._folder, key):
@@ -177,6 +177,11 @@ def lease(
             found._fill(compute, cap)
     found.found = len(found._wanted) - found.computed
     return found
+
+
+def bytes_stored(root: Path, key: str) -> int:
+    """Return how many bytes the features under a key take."""
+    return sum(known.st_size for path, known in _segments(_entry(root, key), key) if path.suffix == ".features")
 
 
 def make_room(root: Path, budget: float) -> None:
@@ -205,6 +210,10 @@ def _begins(path: Path, line: bytes) -> os.stat_result | None:
             finally:
                 os.close(file)
     return None
+
+
+def _entry(root: Path, key: str) -> Path:
+    return root / f"tlx-features-{key}"
 
 
 def _is_entry(folder: Path, key: str) -> bool:

@@ -228,7 +228,7 @@ def refuse_errors(data: Splits) -> None:
 def _warnings(data: Splits) -> list[str]:
     """Return what the data warns of: each kind once, with its number and its first case."""
     told = (finding for finding in data.findings if finding.severity == "warning" or finding.code == "divided")
-    return [f"{len(found)} x {code}: {found[0]}" for code, found in grouped(told).items()]
+    return [f"{len(found)} x {code}: {found[0].located}" for code, found in grouped(told).items()]
 
 
 def _agree(run: Run, devices: Devices, fingerprint: str) -> None:

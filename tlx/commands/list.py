@@ -6,6 +6,7 @@ from rich.text import Text
 
 from tlx import registry
 from tlx.commands.shared import CONSOLE
+from tlx.errors import ConfigError
 from tlx.ginfile import show
 from tlx.registry import commands
 from tlx.typecheck import describe
@@ -29,7 +30,12 @@ def list_registered(arguments: list[str]) -> None:
             CONSOLE.print(Text.assemble((f"{entry.full_name:<32}", "bold"), f" {entry.summary}"), soft_wrap=True)
             CONSOLE.print(Text(f"{'':<33}{entry.package}: {entry.file}", style="dim"), soft_wrap=True)
         return
-    entry = registry.find(wanted)
+    try:
+        entry = registry.find(wanted)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; the registries are {', '.join(sorted(filter(None, registry.registries)))}"
+        ) from None
     CONSOLE.print(Text.assemble((entry.full_name, "bold"), f"\n\n{inspect.getdoc(entry.factory)}\n"), soft_wrap=True)
     for name, parameter in entry.parameters.items():
         default = "" if parameter.default is parameter.empty else f" = {show(parameter.default)}"

@@ -25,9 +25,14 @@ class Finding:
     record: str
     message: str
 
-    def __str__(self) -> str:
+    @property
+    def located(self) -> str:
+        """The message behind its place."""
         where = f"{self.file} ({self.record})" if self.file and self.record else self.file or self.record
-        return f"{self.severity}: {where}{': ' if where else ''}{self.message} [{self.code}]"
+        return f"{where}{': ' if where else ''}{self.message}"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.located} [{self.code}]"
 
 
 @dataclass(frozen=True, eq=False)
