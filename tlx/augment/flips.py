@@ -1,5 +1,6 @@
 """Mirror images and turns by 90 degrees: exact, as no pixel is resampled for them."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +10,9 @@ from tlx.augment.scene import Scene
 from tlx.registry import augmentations
 
 
-@augmentations.register("flip")
 @dataclass(frozen=True)
-class Flip(Geometry):
-    """Mirrors left to right, with a probability."""
+class Sometimes(Geometry):
+    """What is done with a probability, and otherwise changes nothing."""
 
     probability: float = 0.5
 
@@ -20,39 +20,40 @@ class Flip(Geometry):
         self.refuse({"probability": 0 <= self.probability <= 1})
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        if rng.random() >= self.probability:
-            return scene
+        return self.change(rng, scene) if rng.random() < self.probability else scene
+
+    @abstractmethod
+    def change(self, rng: np.random.Generator, scene: Scene) -> Scene:
+        """Return the changed scene."""
+
+
+@augmentations.register("flip")
+@dataclass(frozen=True)
+class Flip(Sometimes):
+    """Mirrors left to right, with a probability."""
+
+    def change(self, rng: np.random.Generator, scene: Scene) -> Scene:
         return scene.moved(np.array([[-1.0, 0.0, scene.width], [0.0, 1.0, 0.0]]))
 
 
 @augmentations.register("vertical_flip")
 @dataclass(frozen=True)
-class VerticalFlip(Geometry):
+class VerticalFlip(Sometimes):
     """Mirrors top to bottom, with a probability: for pictures from above or through a microscope."""
 
-    probability: float = 0.5
-
-    def __post_init__(self):
-        self.refuse({"probability": 0 <= self.probability <= 1})
-
-    def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        if rng.random() >= self.probability:
-            return scene
+    def change(self, rng: np.random.Generator, scene: Scene) -> Scene:
         return scene.moved(np.array([[1.0, 0.0, 0.0], [0.0, -1.0, scene.height]]))
 
 
 @augmentations.register("quarter_turns")
 @dataclass(frozen=True)
-class QuarterTurns(Geometry):
+class QuarterTurns(Sometimes):
     """Turns by 90, 180 or 270 degrees, each as often, with a probability."""
 
     probability: float = 0.75
 
-    def __post_init__(self):
-        self.refuse({"probability": 0 <= self.probability <= 1})
-
-    def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        return turned(scene, rng.integers(1, 4)) if rng.random() < self.probability else scene
+    def change(self, rng: np.random.Generator, scene: Scene) -> Scene:
+        return turned(scene, rng.integers(1, 4))
 
 
 def turned(scene: Scene, quarters: int) -> Scene:

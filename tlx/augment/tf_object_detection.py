@@ -10,7 +10,7 @@ import numpy as np
 
 from tlx.augment.colours import contrasted, linear, saturated, turned
 from tlx.augment.crops import crop, of_crop
-from tlx.augment.flips import Flip, VerticalFlip
+from tlx.augment.flips import Flip, Sometimes, VerticalFlip
 from tlx.augment.flips import turned as quarter_turned
 from tlx.augment.operation import Colour, Geometry
 from tlx.augment.scene import Scene
@@ -31,16 +31,11 @@ class RandomVerticalFlip(VerticalFlip):
 
 @augmentations.register("random_rotation90")
 @dataclass(frozen=True)
-class RandomRotation90(Geometry):
+class RandomRotation90(Sometimes):
     """Turns by 90 degrees counter-clockwise, with a probability."""
 
-    probability: float = 0.5
-
-    def __post_init__(self):
-        self.refuse({"probability": 0 <= self.probability <= 1})
-
-    def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        return quarter_turned(scene, 3) if rng.random() < self.probability else scene
+    def change(self, rng: np.random.Generator, scene: Scene) -> Scene:
+        return quarter_turned(scene, 3)
 
 
 @augmentations.register("random_adjust_brightness")
@@ -120,43 +115,9 @@ class RandomCropImage(Geometry):
 
     def __post_init__(self):
         shape = of_crop((self.min_area, self.max_area), (self.min_aspect_ratio, self.max_aspect_ratio))
+        least = np.atleast_1d(self.min_object_covered)
         sound = {
-            "min_object_covered": 0 <= self.min_object_covered <= 1,
-            "min_aspect_ratio": shape["aspect"],
-            "min_area": shape["area"],
-            "random_coef": 0 <= self.random_coef <= 1,
-        }
-        self.refuse(sound)
-
-    def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
-        if rng.random() < self.random_coef:
-            return scene
-        aspect = self.min_aspect_ratio, self.max_aspect_ratio
-        return crop(rng, scene, (self.min_area, self.max_area), aspect, self.min_object_covered, "covered")
-
-
-@augmentations.register("ssd_random_crop")
-@dataclass(frozen=True)
-class SsdRandomCrop(Geometry):
-    """Crops at random, each time with another share of some object that must stay in the picture.
-
-    One of `min_object_covered` is drawn each time. Areas are shares of the picture's; an aspect ratio is width by
-    height. With `random_coef`, and where no crop is found, the whole picture is shown.
-    """
-
-    min_object_covered: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-    min_aspect_ratio: float = 0.5
-    max_aspect_ratio: float = 2.0
-    min_area: float = 0.1
-    max_area: float = 1.0
-    random_coef: float = 0.15
-    sees_objects = True
-
-    def __post_init__(self):
-        shape = of_crop((self.min_area, self.max_area), (self.min_aspect_ratio, self.max_aspect_ratio))
-        least = self.min_object_covered
-        sound = {
-            "min_object_covered": bool(least) and all(0 <= share <= 1 for share in least),
+            "min_object_covered": least.size > 0 and bool(((least >= 0) & (least <= 1)).all()),
             "min_aspect_ratio": shape["aspect"],
             "min_area": shape["area"],
             "random_coef": 0 <= self.random_coef <= 1,
@@ -167,7 +128,25 @@ class SsdRandomCrop(Geometry):
         if rng.random() < self.random_coef:
             return scene
         area, aspect = (self.min_area, self.max_area), (self.min_aspect_ratio, self.max_aspect_ratio)
-        return crop(rng, scene, area, aspect, rng.choice(self.min_object_covered), "covered")
+        return crop(rng, scene, area, aspect, self.covered(rng), "covered")
+
+    def covered(self, rng: np.random.Generator) -> float:
+        """Return the share of some object that must stay in the picture this time."""
+        return self.min_object_covered
+
+
+@augmentations.register("ssd_random_crop")
+@dataclass(frozen=True)
+class SsdRandomCrop(RandomCropImage):
+    """Crops at random as `random_crop_image`; one of `min_object_covered` is drawn each time."""
+
+    min_object_covered: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    min_aspect_ratio: float = 0.5
+    max_aspect_ratio: float = 2.0
+    random_coef: float = 0.15
+
+    def covered(self, rng: np.random.Generator) -> float:
+        return rng.choice(self.min_object_covered)
 
 
 def _factors(low: float, high: float) -> dict[str, bool]:
