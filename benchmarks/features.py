@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tlx import freeze, registry
+from tlx import freeze, policies, registry
 from tlx.augment import Standard
 from tlx.features import Features, Source, source
 from tlx.fit import Fit
@@ -57,7 +57,7 @@ def _measure(folder: Path, size: int, batch: int, rounds: int) -> dict[str, list
         data.classes,
         (size, size),
     )
-    freeze.apply(freeze.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
+    freeze.apply(policies.backbone(), detector.network, weight_layers(detector.network, detector.blocks))
     parts = cut(detector.network, detector.blocks)
     views = Views(data, (size, size), Standard(), count=4)
     ways = {

@@ -127,3 +127,11 @@ def arrays():
 def part():
     """Return a function that makes what a learner takes, (inputs, targets, seeds), of a batch that a source gives."""
     return lambda batch: (*batch[1:], tf.constant(batch[0]))
+
+
+@pytest.fixture
+def network(tiny):
+    """A built tiny backbone, and its weight layers."""
+    backbone = tiny()
+    model, _ = backbone.build((32, 32))
+    return model, weight_layers(model, backbone.blocks)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx import freeze
+from tlx import freeze, policies
 from tlx.augment import NoAugmentation, Standard
 from tlx.augment.crops import CropByOverlap
 from tlx.data.dataset import Dataset
@@ -30,7 +30,7 @@ def parts(tiny):
         keras.utils.set_random_seed(seed)
         backbone = tiny()
         network, _ = backbone.build(SIZE)
-        freeze.apply(freeze.last_layers(unfrozen), network, weight_layers(network, backbone.blocks))
+        freeze.apply(policies.last_layers(unfrozen), network, weight_layers(network, backbone.blocks))
         return cut(network, backbone.blocks)
 
     return parts
@@ -48,7 +48,7 @@ class Counter:
 
 @pytest.mark.parametrize(("unfrozen", "augment"), [(0, Standard()), (3, Standard()), (2, None)])
 def test_cached_and_uncached_losses_are_the_same(draw, assemble, tmp_path, unfrozen, augment):
-    dataset, policy = draw(3), freeze.last_layers(unfrozen)
+    dataset, policy = draw(3), policies.last_layers(unfrozen)
     losses = []
     for cache in (True, False):
         settings = Features(cache=cache, views=2, folder=tmp_path / "features")
@@ -208,7 +208,7 @@ def scaled(constant, name="scaled"):
     image = keras.Input((*SIZE, 3))
     x = keras.layers.Conv2D(2, 3, name="conv", kernel_initializer="ones")(image / constant - np.float32([1, 2, 3]))
     network = keras.Model(image, x, name=name)
-    freeze.apply(freeze.backbone(), network, weight_layers(network, r"^(none)"))
+    freeze.apply(policies.backbone(), network, weight_layers(network, r"^(none)"))
     return cut(network, r"^(none)")
 
 
@@ -245,7 +245,7 @@ def test_on_a_full_disk_what_is_stored_is_used_and_nothing_more(draw, parts, tmp
 def test_a_network_that_trains_from_its_first_operation_is_not_cached(draw, tmp_path):
     image = keras.Input((*SIZE, 3))
     network = keras.Model(image, keras.layers.Conv2D(2, 3, name="conv")(image))
-    freeze.apply(freeze.none(), network, weight_layers(network, r"^(none)"))
+    freeze.apply(policies.none(), network, weight_layers(network, r"^(none)"))
     made = source(Views(draw(1), SIZE), cut(network, r"^(none)"), Features(folder=tmp_path / "features"))
     assert not made.cached
     assert "every layer trains" in made.note

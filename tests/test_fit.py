@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tlx import checkpoint, freeze, schedules
+from tlx import checkpoint, policies, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
@@ -20,7 +20,7 @@ def metric(learner):
     return float(sum(np.abs(v.numpy()).sum() for v in learner.variables)) % 1
 
 
-POLICY = freeze.last_layers(2)
+POLICY = policies.last_layers(2)
 
 
 class Run(Listener):
@@ -194,9 +194,9 @@ def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
 def test_what_does_not_fit_is_halved_and_the_update_begun_again(start, arrays, monkeypatch):
     settings = Fit(batch_size=5, epochs=3, evaluations=1)
     # Batch statistics would be a micro-batch's.
-    whole = start("whole", settings, policy=freeze.backbone())
+    whole = start("whole", settings, policy=policies.backbone())
     whole()
-    run, asked = start("halved", settings, policy=freeze.backbone()), []
+    run, asked = start("halved", settings, policy=policies.backbone()), []
     add = run.made.learner._add
 
     def short_of_memory(part):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import policies
 from tlx.fit import Fit
 from tlx.lazy import tf
 from tlx.optimizers import Sgd
 from tlx.tasks.detection import PADDING
 
 # The last convolution of the tiny backbone has no BatchNorm, whose statistics would be a micro-batch's.
-POLICY = freeze.last_layers(1)
+POLICY = policies.last_layers(1)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_only_kernels_decay(learning, arrays):
 
 
 def test_the_backbone_learns_at_its_own_rate(learning, arrays):
-    learner, batch = learning(policy=freeze.last_layers(3), backbone_rate=0.1, weight_decay=0.0)
+    learner, batch = learning(policy=policies.last_layers(3), backbone_rate=0.1, weight_decay=0.0)
     head = {id(v) for v in learner.detector.head_variables}
     before = arrays(learner.variables)
     learner.update([batch], 1e-2)
@@ -107,7 +107,7 @@ def test_the_backbone_learns_at_its_own_rate(learning, arrays):
 
 def test_each_group_learns_at_the_rate_that_the_policy_names(learning, arrays):
     rates = (("block4_b", 0.01), ("block3", 0.5), ("head", 2.0))
-    policy = freeze.patterns((("block[34]", "train"), ("", "freeze")), rates)
+    policy = policies.patterns((("block[34]", "train"), ("", "freeze")), rates)
     learner, batch = learning(policy=policy, backbone_rate=0.1, weight_decay=0.0)
     wanted = {"head": 2e-2, "backbone": 1e-3, "backbone/block4_b": 1e-4, "backbone/block3": 5e-3}
     assert learner.rates(1e-2) == pytest.approx(wanted)
@@ -134,7 +134,7 @@ def test_the_chosen_optimizer_is_the_one_that_steps(learning, arrays):
 
 
 def test_with_nothing_unfrozen_only_the_head_is_in_the_groups(learning):
-    learner, _ = learning(policy=freeze.backbone())
+    learner, _ = learning(policy=policies.backbone())
     assert len(learner.optimizers) == 1
     assert len(learner.variables) == len(learner.detector.head_variables)
 
@@ -178,7 +178,7 @@ def test_averages_follow_the_weights_and_stand_in_for_them(learning, arrays):
 
 
 def test_state_holds_all_that_training_changes(draw, assemble, arrays, part):
-    made = assemble(draw(3), freeze.last_layers(3), Fit(batch_size=6, ema=0.9), dropout=0.2)
+    made = assemble(draw(3), policies.last_layers(3), Fit(batch_size=6, ema=0.9), dropout=0.2)
     everything = [*made.detector.model.variables, *(v for o in made.learner.optimizers for v in o.variables)]
     before = arrays(everything)
     batch = next(iter(made.source.batches(made.source.views.units, 6)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import policies
 from tlx.errors import ConfigError, ModelError
 from tlx.events import Listener
 from tlx.features import Features, _key
@@ -13,7 +13,7 @@ from tlx.models.detector import build
 from tlx.models.heads.fcos import Fcos
 from tlx.predict import Predictor
 
-UNFROZEN = freeze.last_layers(1)
+UNFROZEN = policies.last_layers(1)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_scale_grows_again_and_is_part_of_the_state(learning, monkeypatch):
 
 
 def test_a_run_begins_an_update_that_overflows_again(learning, tmp_path):
-    made = learning("mixed_float16", policy=freeze.backbone(), epochs=2, evaluations=1)
+    made = learning("mixed_float16", policy=policies.backbone(), epochs=2, evaluations=1)
     made.learner.scale.factor.assign(2.0**60)
     told, listener = [], Listener()
     listener.progress = lambda what, done, total, note: told.append((what, done, float(note.removeprefix("loss "))))

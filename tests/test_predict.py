@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx import freeze
+from tlx import policies
 from tlx.augment import Picture, look, whole
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import NO_BOXES
@@ -18,7 +18,7 @@ def example(path, image):
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
 def test_pictures_are_resized_as_asked_and_boxes_go_back(draw, assemble, tmp_path, resize):
-    made = assemble(draw(2), freeze.backbone())
+    made = assemble(draw(2), policies.backbone())
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (12, 24, 3), np.uint8)).resize((128, 64))
     view = whole(Picture(0, 128, 64), (64, 64), resize)

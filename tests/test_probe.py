@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlx import freeze, probe
+from tlx import policies, probe
 from tlx.data.splits.parts import Splits
 from tlx.events import Listener
 from tlx.features import Features
@@ -34,7 +34,7 @@ def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch)
 
     monkeypatch.setattr(probe, "Learner", Noted)
     monkeypatch.setattr(probe, "_peak", peak)
-    policy = freeze.head_then_last_layers(2)
+    policy = policies.head_then_last_layers(2)
     run = Run(data, tiny(), Fcos(channels=16), policy, Fit(), Features(folder=tmp_path), image_size=64)
     need = probe.measure(run, (2, 4), Hearing())
     assert len(measured) == 2
@@ -47,7 +47,7 @@ def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch)
 def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     data = Splits(draw(4, size=256), draw(2, size=256, seed=1), None)
     settings = Features(folder=tmp_path, cache=cache, views=1)
-    run = Run(data, tiny(), Fcos(channels=16), freeze.last_layers(1), Fit(), settings, image_size=256)
+    run = Run(data, tiny(), Fcos(channels=16), policies.last_layers(1), Fit(), settings, image_size=256)
     listener = Hearing()
     need = probe.measure(run, (2, 34), listener)
     # Pictures and features of this size take more than a tenth of a megabyte, and far less than a hundred.

@@ -21,8 +21,8 @@ from tlx.errors import DataError, ModelError, TlxError
 from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
-from tlx.freeze import last_layers
 from tlx.models.heads.fcos import Fcos
+from tlx.policies import last_layers
 from tlx.run import Run, evaluate, reopen, train
 
 SPLITS = ("train", "train", "train", "validation", "train", "test")

@@ -13,8 +13,8 @@ from tlx.errors import DataError
 from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
-from tlx.freeze import last_layers
 from tlx.models.heads.fcos import Fcos
+from tlx.policies import last_layers
 from tlx.run import Run, refuse_errors, train
 
 

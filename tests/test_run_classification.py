@@ -17,8 +17,8 @@ from tlx.evaluate.coco import Coco
 from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
-from tlx.freeze import last_layers
 from tlx.models.heads.classifier import Classifier
+from tlx.policies import last_layers
 from tlx.run import Run, _fit_together, evaluate, train
 
 

@@ -15,9 +15,10 @@ from tlx.evaluate.coco import Coco
 from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
-from tlx.freeze import Freeze, Phase, backbone, head_then_last_layers, last_layers
+from tlx.freeze import Freeze, Phase
 from tlx.lazy import tf
 from tlx.models.heads.fcos import Fcos
+from tlx.policies import backbone, head_then_last_layers, last_layers
 from tlx.run import Run, evaluate, reopen, train
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx import checkpoint, freeze, ownership
+from tlx import checkpoint, freeze, ownership, policies
 from tlx import memory as usage
 from tlx.augment import Augmentation, Resize, Standard, arranged, pictures_of
 from tlx.data.dataset import Dataset
@@ -191,7 +191,7 @@ def reopen(
     classes = tuple(json.loads((folder / "data.json").read_text())["classes"])
     detector = build(backbone, head, classes, size, pretrained=False, precision=precision)
     load_weights(detector, folder / WEIGHTS)
-    freeze.apply(freeze.backbone(), detector.backbone, weight_layers(detector.backbone, detector.blocks))
+    freeze.apply(policies.backbone(), detector.backbone, weight_layers(detector.backbone, detector.blocks))
     return detector, cut(detector.network, detector.blocks)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tlx import freeze, registry
+from tlx import freeze, policies, registry
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
 from tlx.lazy import keras, tf
@@ -27,7 +27,7 @@ def parts(tiny):
         keras.utils.set_random_seed(0)
         backbone = tiny(dropout=0.5)
         network = prune(backbone.build(SIZE)[0], choose_taps(backbone.taps, wanted, "test"))
-        freeze.apply(freeze.last_layers(unfrozen), network, weight_layers(network, backbone.blocks))
+        freeze.apply(policies.last_layers(unfrozen), network, weight_layers(network, backbone.blocks))
         return cut(network, backbone.blocks)
 
     return parts

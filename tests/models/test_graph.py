@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import freeze, policies
 from tlx.errors import ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import Tap
@@ -92,7 +92,7 @@ def test_a_normalization_alone_stands_for_itself():
 def test_prefix_and_suffix_are_the_whole_network(network, k):
     network, blocks = network
     layers = weight_layers(network, blocks)
-    freeze.apply(freeze.last_layers(k), network, layers)
+    freeze.apply(policies.last_layers(k), network, layers)
     parts = cut(network, blocks)
     assert trains(parts.prefix) == set()
     assert trains(parts.suffix) == {ly.name for unit in layers[len(layers) - k :] for ly in unit.layers}
@@ -102,7 +102,7 @@ def test_prefix_and_suffix_are_the_whole_network(network, k):
 @pytest.mark.parametrize("k", [0, 1, 3, 20, 44, 51])
 def test_a_mobilenet_is_whole_wherever_it_is_cut(mobile, k):
     layers = weight_layers(mobile, MOBILE)
-    freeze.apply(freeze.last_layers(k), mobile, layers)
+    freeze.apply(policies.last_layers(k), mobile, layers)
     parts = cut(mobile, MOBILE)
     assert trains(parts.prefix) == set()
     assert len(trains(parts.suffix)) == 2 * k
@@ -111,7 +111,7 @@ def test_a_mobilenet_is_whole_wherever_it_is_cut(mobile, k):
 
 def test_all_frozen_leaves_nothing_to_compute_again(network):
     network, blocks = network
-    freeze.apply(freeze.backbone(), network, weight_layers(network, blocks))
+    freeze.apply(policies.backbone(), network, weight_layers(network, blocks))
     parts = cut(network, blocks)
     assert parts.suffix is None
     assert parts.shapes == [(8, 8, 16), (4, 4, 24), (2, 2, 24)]
@@ -119,14 +119,14 @@ def test_all_frozen_leaves_nothing_to_compute_again(network):
 
 def test_all_trainable_leaves_nothing_frozen_but_plain_operations(network):
     network, blocks = network
-    freeze.apply(freeze.none(), network, weight_layers(network, blocks))
+    freeze.apply(policies.none(), network, weight_layers(network, blocks))
     assert cut(network, blocks).prefix.weights == []
 
 
 def test_the_cut_is_the_narrowest_place_of_the_block(network):
     network, blocks = network
     rules = (("block3_right", "train"), ("", "freeze"))
-    freeze.apply(freeze.patterns(rules), network, weight_layers(network, blocks))
+    freeze.apply(policies.patterns(rules), network, weight_layers(network, blocks))
     # Right before block3_right the output of block3_left would be needed as well, which is cheap to compute again.
     assert cut(network, blocks).shapes == [(8, 8, 16)]
     assert_whole(network, cut(network, blocks))
@@ -134,7 +134,7 @@ def test_the_cut_is_the_narrowest_place_of_the_block(network):
 
 def test_a_cut_leaves_the_network_as_it_was(network):
     network, blocks = network
-    freeze.apply(freeze.last_layers(2), network, weight_layers(network, blocks))
+    freeze.apply(policies.last_layers(2), network, weight_layers(network, blocks))
     before = network(pictures())
     for _ in range(2):
         parts = cut(network, blocks)
@@ -190,7 +190,7 @@ def test_the_cache_holds_vectors_where_a_head_pools(tiny):
     backbone = tiny()
     base, _ = backbone.build(SIZE)
     pruned = prune(base, [replace(backbone.final, pool="avg")])
-    freeze.apply(freeze.backbone(), pruned, weight_layers(pruned, backbone.blocks))
+    freeze.apply(policies.backbone(), pruned, weight_layers(pruned, backbone.blocks))
     parts = cut(pruned, backbone.blocks)
     assert parts.suffix is None
     assert parts.shapes == [(24,)]
@@ -200,7 +200,7 @@ def test_frozen_maps_are_pooled_before_the_cut_though_later_layers_train(tiny):
     backbone = tiny()
     base, _ = backbone.build(SIZE)
     pruned = prune(base, [replace(backbone.taps[0], pool="avg"), replace(backbone.final, pool="avg")])
-    freeze.apply(freeze.last_layers(2), pruned, weight_layers(pruned, backbone.blocks))
+    freeze.apply(policies.last_layers(2), pruned, weight_layers(pruned, backbone.blocks))
     parts = cut(pruned, backbone.blocks)
     # The maps at stride 8 are needed as vectors only, and the rest begins at the concatenation.
     assert sorted(parts.shapes) == [(4, 4, 24), (16,)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlx import freeze, ownership
+from tlx import ownership, policies
 from tlx.fit import Fit
 from tlx.lazy import tf
 from tlx.models.boxes import iou
@@ -12,7 +12,7 @@ from tlx.predict import predict
 from tlx.run import WEIGHTS, save_weights
 
 # The tiny backbone's last layer has no BatchNorm, whose statistics would be a micro-batch's.
-LAST = freeze.last_layers(1)
+LAST = policies.last_layers(1)
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def taught(draw, assemble, part):
 
     def taught(head, updates=80, rate=1e-2):
         dataset = draw(4)
-        made = assemble(dataset, freeze.none(), Fit(backbone_rate=1.0), traced=True, head=head)
+        made = assemble(dataset, policies.none(), Fit(backbone_rate=1.0), traced=True, head=head)
         batch = part(next(iter(made.source.batches([(i, 0) for i in range(4)], 4))))
         for update in range(updates):
             # What is drawn at random is drawn anew in each update.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import policies
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import ImageClass
 from tlx.errors import ConfigError
@@ -88,7 +88,7 @@ def labelled(draw):
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_of_frozen_layers_one_vector_a_picture_is_cached(labelled, assemble, pooling):
-    made = assemble(labelled, freeze.backbone(), head=Classifier(pooling=pooling))
+    made = assemble(labelled, policies.backbone(), head=Classifier(pooling=pooling))
     assert made.cut.shapes == [(24,)]
     assert made.source.cached
     (vector,), targets = made.source.load(3, 0)
@@ -96,7 +96,7 @@ def test_of_frozen_layers_one_vector_a_picture_is_cached(labelled, assemble, poo
 
 
 def test_it_learns_to_tell_what_is_drawn(labelled, assemble, part):
-    policy, fit = freeze.last_layers(4), Fit(batch_size=12, backbone_rate=1.0)
+    policy, fit = policies.last_layers(4), Fit(batch_size=12, backbone_rate=1.0)
     made = assemble(labelled, policy, fit, traced=True, head=Classifier(dropout=0.1))
     batch = part(next(iter(made.source.batches([(i, 0) for i in range(12)], 12))))
     for _ in range(100):
@@ -108,7 +108,7 @@ def test_it_learns_to_tell_what_is_drawn(labelled, assemble, part):
 def test_micro_batches_give_the_same_update(labelled, assemble, part, arrays):
     after = []
     for micro in (12, 5):
-        made = assemble(labelled, freeze.last_layers(1), Fit(batch_size=12), head=Classifier(dropout=0.4))
+        made = assemble(labelled, policies.last_layers(1), Fit(batch_size=12), head=Classifier(dropout=0.4))
         batch = part(next(iter(made.source.batches([(i, 0) for i in range(12)], 12))))
         pieces = [slice(i, i + micro) for i in range(0, 12, micro)]
         loss = made.learner.update([tf.nest.map_structure(lambda a, p=p: a[p], batch) for p in pieces], 1e-2)["loss"]

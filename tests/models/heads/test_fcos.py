@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import policies
 from tlx.data.targets import ANY_CLASS
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
@@ -222,7 +222,7 @@ def test_the_grid_is_in_pixels_of_the_input_whatever_its_shape():
 
 def test_it_learns_to_find_what_is_drawn(draw, assemble, part):
     dataset = draw(4)
-    made = assemble(dataset, freeze.none(), Fit(backbone_rate=1.0), traced=True)
+    made = assemble(dataset, policies.none(), Fit(backbone_rate=1.0), traced=True)
     batch = part(next(iter(made.source.batches([(i, 0) for i in range(4)], 4))))
     for update in range(60):
         made.learner.update([batch], 1e-2 * min(1, (update + 1) / 5, (60 - update) / 30))

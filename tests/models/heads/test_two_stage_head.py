@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tlx import freeze
+from tlx import freeze, policies
 from tlx.errors import MisfitError, ModelError
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
@@ -224,7 +224,7 @@ def test_it_learns_to_find_what_is_drawn_and_comes_back(head, taught, assert_fou
 
 # The tiny backbone's last layer has no BatchNorm, whose statistics would be a micro-batch's.
 @pytest.mark.parametrize(
-    ("head", "policy"), [(HEADS[0], freeze.backbone()), (C4, freeze.last_layers(1))], ids=["own", "rest"]
+    ("head", "policy"), [(HEADS[0], policies.backbone()), (C4, policies.last_layers(1))], ids=["own", "rest"]
 )
 def test_micro_batches_give_the_same_update(head, policy, assert_same_in_parts):
     assert_same_in_parts(head, policy)
@@ -232,7 +232,7 @@ def test_micro_batches_give_the_same_update(head, policy, assert_same_in_parts):
 
 def test_samples_come_from_the_seeds(updated):
     head = HEADS[0]
-    one, again, other = (updated(head, 6, freeze.backbone(), shift)[0] for shift in (0, 0, 1000))
+    one, again, other = (updated(head, 6, policies.backbone(), shift)[0] for shift in (0, 0, 1000))
     assert one == again
     assert one["loss/objectness"] != other["loss/objectness"]
 
@@ -247,7 +247,7 @@ def test_half_of_a_sample_are_positives_where_there_are_as_many():
 
 
 def test_evaluation_needs_no_seeds_and_gives_the_boxes_of_every_class(draw, assemble, part):
-    made = assemble(draw(2), freeze.backbone(), head=HEADS[0])
+    made = assemble(draw(2), policies.backbone(), head=HEADS[0])
     inputs, targets, _ = part(next(iter(made.source.batches([(0, 0), (1, 0)], 2))))
     outputs, found = losses_of(made.detector, made.cut, made.source.encode(inputs), targets, training=False)
     assert outputs["starts"].shape == (2, 16, 4)
@@ -273,7 +273,7 @@ def test_a_freeze_policy_counts_the_rest_of_the_backbone(tiny):
 
 
 def test_the_rest_is_frozen_or_trains_as_the_policy_says(draw, assemble, part, arrays):
-    made = assemble(draw(2), freeze.last_layers(1), Fit(backbone_rate=1.0, weight_decay=0.0), head=C4)
+    made = assemble(draw(2), policies.last_layers(1), Fit(backbone_rate=1.0, weight_decay=0.0), head=C4)
     # All of what comes before the crops is frozen, so that it is computed once.
     assert (made.source.cached, made.cut.suffix) == (True, None)
     head = {id(v) for v in made.detector.head_variables}
@@ -293,9 +293,9 @@ def test_the_rest_is_frozen_or_trains_as_the_policy_says(draw, assemble, part, a
 def test_a_policy_for_more_layers_than_there_are_counts_the_rest(tiny):
     full = detector_of(C4, tiny())
     layers = weight_layers(full.backbone, full.blocks)
-    freeze.apply(freeze.last_layers(9), full.backbone, layers)
+    freeze.apply(policies.last_layers(9), full.backbone, layers)
     with pytest.raises(MisfitError, match="the backbone has 9 weight layers"):
-        freeze.apply(freeze.last_layers(10), full.backbone, layers)
+        freeze.apply(policies.last_layers(10), full.backbone, layers)
 
 
 def test_the_rest_keeps_its_pretrained_weights(tiny):
