@@ -105,7 +105,8 @@ def place(boxes: np.ndarray, layer: Layer, width: float, height: float) -> tuple
         clipped = np.minimum(np.maximum(bounds(layer.matrix, shown), 0), (width, height) * 2)
     else:
         clipped = _extent(layer.matrix, shown, width, height)
-    return clipped, _area(clipped) / np.maximum(_area(whole), 1e-9)
+    # Of a box beside the crop only a line along its edge is left, which a turn would give an area.
+    return clipped, np.where(_area(shown) > 0, _area(clipped), 0.0) / np.maximum(_area(whole), 1e-9)
 
 
 def _extent(matrix: np.ndarray, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
