@@ -21,6 +21,7 @@ def metric(learner):
 
 
 POLICY = policies.last_layers(2)
+PARTS = [(i, 0) for i in range(5)]
 
 
 class Run(Listener):
@@ -187,7 +188,7 @@ def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
     monkeypatch.setattr(run.made.learner, "update", noted_update)
     monkeypatch.setitem(vars(run.made.source), "batches", noted_batches)
     run()
-    assert seen[0] == list(islice(order(5, 2, 3), 10))
+    assert seen[0] == list(islice(order(PARTS, 2, 3), 10))
     assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
 
 
@@ -244,8 +245,8 @@ def test_a_loss_that_is_not_finite_names_the_update_and_its_pictures(start):
     # A rectifier may lose the NaN on the way to the loss; the gradient shows it all the same.
     kernel = next(v for v in run.made.learner.variables if "block4_a/kernel" in v.path)
     run.then = lambda update, *_: kernel.assign(kernel * np.nan) if update == 2 else None
-    units = list(islice(order(5, 2, 3), 4, 6))
-    pictures = ", ".join(sorted(f"{index}.png" for index, _ in units))
+    units = list(islice(order(PARTS, 2, 3), 4, 6))
+    pictures = ", ".join(sorted(f"{unit.picture}.png" for unit in units))
     with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*rate"):
         run()
 

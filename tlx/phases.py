@@ -16,7 +16,7 @@ from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut, WeightLayer, cut
-from tlx.pipeline import Element, Views
+from tlx.pipeline import Element, Unit, Views
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import RunLog
 
@@ -51,13 +51,14 @@ class Training:
     ):
         self.run, self.detector, self.layers = run, detector, layers
         self.log, self.devices, self.micro = log, devices, micro
+        self.views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
 
     def __call__(self) -> Trained:
         """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
         policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
         learner = predictor = None
-        spans, history = policy.spans(self.run.fit.updates(len(self.run.data.train))), History()
+        spans, history = policy.spans(self.run.fit.updates(len(self.views.parts))), History()
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
             if span.start == span.stop or history.stopped:
                 continue
@@ -91,8 +92,7 @@ class Training:
 
     def _sources(self, parts: Cut) -> tuple[Source, Source]:
         run, progress, at_once = self.run, self.log.listener.progress, min(BATCH, self.micro or BATCH)
-        views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
-        train = source(views, parts, run.features, progress, at_once, run.engine)
+        train = source(self.views, parts, run.features, progress, at_once, run.engine)
         self.log.say(train.note)
         whole = Views(run.data.validation, run.size, resize=run.resize)
         return train, source(whole, parts, run.features, progress, at_once, run.engine)
@@ -102,20 +102,20 @@ class Training:
         train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
         spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int).tolist()
         views = Views(train.subset(spread, train.name), self.run.size, resize=self.run.resize)
-        kept: dict[int, Element] = {}
+        kept: dict[Unit, Element] = {}
 
-        def load(index: int, view: int) -> Element:
-            if index not in kept:
-                (picture,), targets = views.element(index, view)
+        def load(unit: Unit) -> Element:
+            if unit not in kept:
+                (picture,), targets = views.element(unit)
                 inputs = tuple(array[0] for array in forward(picture[None])) if cached else (picture,)
-                kept[index] = inputs, targets
-            return kept[index]
+                kept[unit] = inputs, targets
+            return kept[unit]
 
         return Source(views, load, encoder(parts, cached), cached, "")
 
     def _warn_of_norms(self) -> None:
         run, network = self.run, self.detector.backbone
-        size = run.fit.batch(len(run.data.train))
+        size = run.fit.batch(len(self.views.parts))
         together = min(n for n in (len(self.devices.share(size)), self.micro, run.fit.micro_batch) if n)
         together = -(-together // self.devices.replicas_here)
         norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in network.layers)

@@ -19,9 +19,10 @@ Box = tuple[float, float, float, float]
 class Layer:
     """A picture in a view.
 
-    `picture` is its position in the dataset. `matrix` [2, 3] maps pixel coordinates of the upright picture to those
-    of the input. `crop` is the part of the picture that is shown, in its pixels. `opacity` in 0..1 says how much of
-    what lies beneath it is replaced. `objects` are the positions of the objects that come with it, or None for all.
+    `picture` is its position in the dataset; while the view is drawn, `Picture.number`. `matrix` [2, 3] maps pixel
+    coordinates of the upright picture to those of the input. `crop` is the part of the picture that is shown, in its
+    pixels. `opacity` in 0..1 says how much of what lies beneath it is replaced. `objects` are the positions of the
+    objects that come with it, or None for all.
     """
 
     picture: int
