@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
         np.testing.assert_array_equal(a, b)
     assert [comparable(look) for look in resumed.looks] == [comparable(look) for look in history.looks]
     assert comparable(resumed.best) == comparable(history.best)
-    assert resumed.micro_batch == history.micro_batch
+    assert resumed.micro_batches == history.micro_batches
 
 
 def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
@@ -164,7 +164,7 @@ def test_a_finished_run_is_not_trained_again(start, arrays):
     again = start("done", settings)
     repeated = again()
     assert again.updates == again.looks == []
-    assert repeated.micro_batch == history.micro_batch == 3
+    assert repeated.micro_batches == history.micro_batches == [3]
     assert [comparable(look) for look in repeated.looks] == [comparable(look) for look in history.looks]
     for a, b in zip(arrays(run.made.learner.model_state), arrays(again.made.learner.model_state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_halved_and_the_update_begun_again(start, arrays, m
         add(part)
 
     monkeypatch.setattr(run.made.learner, "_add", short_of_memory)
-    assert run().micro_batch == 2
+    assert run().micro_batches == [2]
     assert asked == [5, 5, 3, 2, 2, 1, 2, 2, 1]
     for a, b in zip(arrays(whole.made.learner.variables), arrays(run.made.learner.variables), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

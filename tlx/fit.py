@@ -123,14 +123,13 @@ def fit(
     span, history, devices = span or Span(0, 0, updates, updates), history or History(), learner.devices
     done = max(span.start, devices.told(resume(folder, learner, history, span.number) if devices.chief else 0))
     devices.follow(learner.state)
-    if history.phase != span.number:
-        # What fits in memory is another thing in each phase.
-        history.phase, history.micro_batch = span.number, 0
+    history.enter(span.number)
     if devices.chief:
         record(folder, history)
     size = settings.batch(parts)
     share = devices.share(size)
-    fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batch) if n)
+    fitted = history.micro_batches[span.number]
+    fitting = min(n for n in (len(share), settings.micro_batch, micro, fitted) if n)
     feed = _Feed(train, settings, seed, share, fitting)
     looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     started, since = time.monotonic() - history.seconds, _Since()
@@ -138,7 +137,7 @@ def fit(
     history.stopped = devices.told(history.stopped)
     todo = range(done, done if history.stopped else span.stop)
     for update, scalars, rate in _updates(learner, feed, settings, span, todo):
-        history.micro_batch = feed.micro
+        history.micro_batches[span.number] = feed.micro
         since.count(scalars, size)
         listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
         if update not in looks:
