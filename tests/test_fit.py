@@ -1,5 +1,7 @@
 """The training loop: resumed runs are the runs they would have been, and bad ones end with a reason."""
 
+import contextlib
+import json
 import math
 from itertools import islice
 
@@ -293,6 +295,45 @@ def test_a_listener_ends_the_training_and_keeps_the_best_look(start, arrays):
     assert len(run.updates) == run.looks[-1].update < history.best.updates
     for kept, seen in zip(arrays(run.made.learner.variables), run.weights[1], strict=True):
         np.testing.assert_array_equal(kept, seen)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("answer", ["stop", "prune"])
+def test_a_look_that_was_not_answered_before_a_kill_is_asked_about_again(start, answer, number):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    first = start("killed", settings, stop_after=number)
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    second = start("killed", settings)
+    second.answers = {number: answer}
+    if answer == "prune":
+        with pytest.raises(PrunedError):
+            second()
+    else:
+        assert second().stopped
+    assert second.looks == first.looks[-1:]
+    assert second.updates == []
+    # What was answered is asked no more, and holds.
+    third = start("killed", settings)
+    with pytest.raises(PrunedError) if answer == "prune" else contextlib.nullcontext():
+        assert third().stopped
+    assert third.looks == third.updates == []
+    lines = [json.loads(line) for line in (first.folder / "history.jsonl").read_text().splitlines()]
+    assert [line["answer"] for line in lines] == ["continue"] * (number - 1) + [answer]
+
+
+def test_an_answer_that_was_noted_outlasts_a_kill_right_after_it(start, monkeypatch):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    first = start("noted", settings)
+    first.answers = {2: "stop"}
+    # Dead before the checkpoint says that the run has stopped.
+    monkeypatch.setattr("tlx.looks.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    monkeypatch.undo()
+    second = start("noted", settings)
+    assert second().stopped
+    assert second.looks == second.updates == []
 
 
 def test_a_listener_prunes_a_run(start):

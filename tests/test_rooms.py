@@ -20,7 +20,7 @@ augment report.pictures tasks pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.postprocess models.heads models.detector engines
 freeze policies optimizers schedules segment featurestore features gpu memory checkpoint devices scale
-learner history fit evaluate predict
+learner history looks fit evaluate predict
 report.text report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal
 runfolder phases run probe work

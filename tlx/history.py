@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, ownership
 from tlx.devices import Devices
 from tlx.errors import TlxError
-from tlx.events import Look
+from tlx.events import Answer, Look
 from tlx.learner import Learner
 
 _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
@@ -56,6 +56,12 @@ def save(learner: Learner, history: History, folder: Path) -> None:
         ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _LAST).replace(folder / _BEFORE)
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
+
+
+def note_answer(folder: Path, history: History, answer: Answer) -> None:
+    """Note down what was answered to the last look: in `history.jsonl`, for a checkpoint is large."""
+    history.looks[-1] = replace(history.looks[-1], answer=answer)
+    record(folder, history)
 
 
 def record(folder: Path, history: History) -> None:
@@ -147,9 +153,18 @@ def resume(folder: Path, learner: Learner, history: History, phase: int) -> int:
     for name, value in notes.items():
         setattr(history, name, value)
     history.looks = [Look(**look) for look in notes["looks"]]
+    last = history.looks[-1]
+    # The checkpoint was written before this was answered.
+    history.looks[-1] = replace(last, answer=last.answer or _noted_answer(folder, last))
     history.best = Look(**notes["best"])
     history.earlier_seconds = history.seconds
     return history.looks[-1].update
+
+
+def _noted_answer(folder: Path, look: Look) -> Answer | None:
+    path = folder / _LINES
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+    return next((line.get("answer") for line in lines if line["update"] == look.update), None)
 
 
 def _phase(notes: Any) -> int:

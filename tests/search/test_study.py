@@ -112,6 +112,28 @@ def test_a_killed_worker_costs_one_attempt_and_the_search_finishes(gin, tmp_path
     assert json.loads((judged / "result.json").read_text())["split"] == "validation"
 
 
+def test_a_worker_that_dies_before_it_has_an_answer_is_answered_again(gin, tmp_path, monkeypatch):
+    evaluated, asked = study.Study.evaluated, []
+
+    def answered_in_vain(self, trial, look):
+        answer = evaluated(self, trial, look)
+        asked.append((trial.number, look.update))
+        if len(asked) == 1:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+        # Where the worker is begun again within a trial, that trial is told what it knows.
+        return evaluated(self, trial, look) and answer
+
+    monkeypatch.setattr(study.Study, "evaluated", answered_in_vain)
+    gin.write_text(gin.read_text() + "search.trials = 1\n")
+    result = run(gin, tmp_path / "run", Watcher())
+    assert [row["state"] for row in result["trials"]] == ["fail", "complete"]
+    (first, update), (second, again), *_ = asked
+    assert (first, second, again) == (0, 1, update)
+    lines = (tmp_path / "run" / result["trials"][1]["folder"] / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["answer"] for line in lines] == ["continue", "continue"]
+
+
 def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
     folder = tmp_path / "run"
     gin.write_text(gin.read_text() + "memory.probe = False\n")
