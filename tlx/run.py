@@ -53,10 +53,13 @@ def _fit_together(
     augment: Augmentation | tuple[Augmentation, ...],
 ) -> None:
     """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
-    head.select(backbone)
-    if backbone.weight_layers is not None and freeze.unfrozen > backbone.weight_layers:
-        has = f"the backbone has {backbone.weight_layers} weight layers, and its heads see these or fewer"
-        raise MisfitError(f"run.freeze = {freeze.name} unfreezes {freeze.unfrozen}: {has}")
+    taps = head.select(backbone)
+    depths = [tap.depth for tap in ((backbone.final,) if head.takes_rest else taps)]
+    if all(depths):
+        most, what = max(getattr(depth, freeze.counts) for depth in depths), freeze.counts.replace("_", " ")
+        if freeze.unfrozen > most:
+            has = f"of {backbone.name} run.head uses {most} {what}; give 0 to {most}"
+            raise MisfitError(f"run.freeze = {freeze.name} unfreezes {freeze.unfrozen} {what}: {has}")
     judge = evaluator or default_evaluator(head.task)
     if judge.task != head.task:
         raise ConfigError(

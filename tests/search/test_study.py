@@ -249,16 +249,24 @@ def test_a_search_among_backbones_asks_each_what_is_its_own(gin, tmp_path, monke
         config.load([tmp_path / "run" / "config.gin"], bindings)
 
 
-def test_more_layers_than_a_backbone_has_are_infeasible_and_the_search_goes_on(gin, tmp_path):
-    """Trained in earnest: that the head sees one layer less than there are is met where the network is built."""
+def test_what_does_not_fit_together_is_infeasible_and_the_search_goes_on(gin, tmp_path):
+    """Trained in earnest: too many layers for one choice of strides, and a rule for a layer that is not there."""
     text = gin.read_text().partition("search.trials")[0].replace("fit.epochs = 4", "fit.epochs = 1")
-    space = "search.space = {'freezes.last_layers.unfrozen': ('choice', 0, 52, 500)}\nsearch.sampler = 'grid'\n"
-    gin.write_text(text + space + "search.trials = 3\nmemory.probe = False\n")
+    space = (
+        "search.space = {'run.freeze': ('choice', @freezes.last_layers(), @freezes.patterns()),"
+        " 'freezes.last_layers.unfrozen': ('choice', 0, 51),"
+        " 'heads.fcos.strides': ('choice', (8, 16, 32), (8, 16))}\nsearch.sampler = 'grid'\n"
+        "freezes.patterns.rules = (('block_99', 'train'), ('', 'freeze'))\nheads.fcos.strides = (8, 16)\n"
+    )
+    gin.write_text(text + space + "search.trials = 6\nmemory.probe = False\n")
     rows = run(gin, tmp_path / "run", Watcher())["trials"]
-    assert [row["state"] for row in rows] == ["complete", "pruned", "pruned"]
-    causes = {row["bindings"][0].rpartition(" ")[2]: row["cause"] for row in rows}
-    assert "unfrozen = 52: the backbone has 51 weight layers" in causes["52"]
-    assert "unfreezes 500: the backbone has 52 weight layers" in causes["500"]
+    causes = {tuple(binding.partition(" = ")[2] for binding in row["bindings"]): row["cause"] for row in rows}
+    assert len(causes) == 6
+    for strides in ("(8, 16, 32)", "(8, 16)"):
+        assert causes["@freezes.last_layers()", "0", strides] is None
+        assert "'block_99' decides for no layer" in causes["@freezes.patterns()", strides]
+    assert causes["@freezes.last_layers()", "51", "(8, 16, 32)"] is None
+    assert "run.head uses 39 weight layers" in causes["@freezes.last_layers()", "51", "(8, 16)"]
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])
