@@ -1,7 +1,9 @@
 """Runs in phases: each trains what it says and nothing else, and a kill anywhere changes no number."""
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -266,3 +268,17 @@ def test_history_tells_of_each_look(experiment, tmp_path):
     ]
     assert 0 < told[0]["seconds"] < told[1]["seconds"] < told[2]["seconds"]
     assert all(1e8 < line["memory_bytes"] < 1e11 and line["images_per_second"] > 0 for line in told)
+
+
+def test_training_and_validation_share_the_room_for_features(experiment, tmp_path, monkeypatch):
+    sources, real = [], phases.source
+    monkeypatch.setattr(phases, "source", lambda *args: sources.append(real(*args)) or sources[-1])
+    run = experiment(backbone(), evaluations=1)
+    train(run, tmp_path / "wide", "", listener := Ending())
+    assert all(source.cached for source in sources)
+    assert not any("not cached" in line for line in listener.said)
+    cap = (sum(source.bytes for source in sources) - 1) / 1e9
+    tight = replace(run, features=replace(run.features, cap_gb=cap, folder=tmp_path / "features"))
+    train(tight, tmp_path / "tight", "", listener := Ending())
+    assert [source.cached for source in sources[2:]] == [True, False]
+    assert any(re.match("validation: .*holds already.*not cached", line) for line in listener.said)
