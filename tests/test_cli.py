@@ -64,7 +64,11 @@ QUESTIONS = {
     "an unknown command with a flag": (["serach", "--run_dir=x"], 2, "did you mean 'search'"),
     "commands": (["list", "commands"], 0, "commands.inspect "),
     "a command's module that is none": (["experiment"], 2, "'experiment' is no command"),
-    "an unknown flag": (["train", "--gin_binding=x"], 2, "gin_bindings"),
+    "an unknown flag": (["train", "--gin_binding=x"], 2, "no flag --gin_binding; did you mean 'gin_bindings'?"),
+    "another command's flag": (["evaluate", "x", "--out=y"], 2, "no flag --out (it has --allow_imports, --gin_bind"),
+    "another's that is close": (["fetch", "x", "--format=y"], 2, "tlx fetch: there is no flag --format"),
+    "a flag where there is none": (["list", "--overwrite"], 2, "tlx list: there is no flag --overwrite (it has none)"),
+    "a value that is none": (["predict", "x", "--min_score=2"], 2, "tlx predict: flag --min_score=2"),
     "no experiment": (["train"], 1, "name an experiment"),
     "a missing file": (["train", "nowhere.gin"], 1, "no gin file at"),
     "no run": (["evaluate", "nowhere"], 1, "no finished run"),
@@ -115,6 +119,8 @@ def test_a_plugin_brings_a_command_with_its_flags(installed):
     assert answer("greet", "Ada", "--loud", env=env) == (0, "hello Ada!\n", False)
     assert "  tlx greet NAME                               say hello." in answer("--help", env=env)[1]
     assert "  --loud            Greet with" in answer("greet", "--help", env=env)[1]
+    code, said, _ = answer("greet", "Ada", "--out=x", env=env)
+    assert (code, said) == (2, "tlx greet: there is no flag --out (it has --loud)")
 
 
 def test_a_plugin_that_takes_a_commands_name_is_told_of_and_takes_nothing(installed):

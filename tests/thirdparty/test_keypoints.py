@@ -147,8 +147,8 @@ def test_an_experiment_with_it_is_checked(folder):
     ],
 )
 def test_what_is_wrong_with_it_is_told_before_any_data_is_read(folder, binding, problem):
-    command = "search" if binding.startswith("search") else "check"
-    code, said = tlx(command, folder / "drawn.gin", f"--gin_bindings={binding}", f"--run_dir={folder / 'none'}")
+    command = ["search", f"--run_dir={folder / 'none'}"] if binding.startswith("search") else ["check"]
+    code, said = tlx(*command, folder / "drawn.gin", f"--gin_bindings={binding}")
     assert code == 1
     assert problem in said
     assert not (folder / "none").exists()
