@@ -239,6 +239,7 @@ def test_its_data_is_recognized_and_inspected(folder):
     code, said = tlx("inspect", folder / "data", f"--out={folder / 'report'}")
     assert code in (0, 1), said
     assert "hidden-points" in said
+    assert " objects, 2 classes" in said
     assert (folder / "report" / "index.html").exists()
     code, said = tlx("inspect", folder / "drawn.gin", f"--out={folder / 'views'}")
     assert code in (0, 1), said
