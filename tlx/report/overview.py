@@ -51,7 +51,7 @@ def _counts(inspection: Inspection) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     heads, *lines, total = inspection.table
     for head in heads:
-        table.add_column(Text(printable(head)), justify="left" if head is heads[0] else "right", overflow="fold")
+        table.add_column(Text(printable(head)), justify="left" if head is heads[0] else "right")
     lines.sort(key=lambda line: -int(line[2]))
     for line in [*lines[:_CLASSES], total]:
         if line is total and len(lines) > _CLASSES:
