@@ -12,7 +12,7 @@ from tlx import checkpoint, policies, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
-from tlx.history import mend, seen_updates, take_best
+from tlx.history import first_untold, mend, take_best
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -88,7 +88,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
     first = start("interrupted", settings, dropout=dropout, traced=True, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         first()
-    assert seen_updates(first.folder) == first.looks[-1].update == 4
+    assert first_untold(first.folder) == first.looks[-1].update == 4
     second = start("interrupted", settings, dropout=dropout, traced=True)
     resumed = second()
     assert [update for update, _, _ in first.updates + second.updates] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
     last = first.folder / "checkpoint.npz"
     last.write_bytes(last.read_bytes()[:-1])
     assert "checkpoint.npz is damaged; the run goes on from the checkpoint before it" in mend(first.folder)
-    assert seen_updates(first.folder) == first.looks[0].update
+    assert first_untold(first.folder) == first.looks[0].update + 1
     second = start("damaged", settings)
     second()
     assert [comparable(look) for look in second.looks] == [comparable(look) for look in whole.looks[1:]]
@@ -156,7 +156,7 @@ def test_a_run_that_ended_between_two_checkpoints_goes_on_from_the_newest(start)
         first()
     (first.folder / "checkpoint.npz").replace(first.folder / "checkpoint-before.npz")
     assert mend(first.folder) is None
-    assert seen_updates(first.folder) == first.looks[-1].update
+    assert first_untold(first.folder) == first.looks[-1].update
 
 
 def test_a_finished_run_is_not_trained_again(start, arrays):

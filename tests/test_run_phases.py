@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tlx import fit as fit_room
-from tlx import phases
+from tlx import looks, phases
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
 from tlx.errors import ModelError, TlxError
@@ -197,8 +196,8 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
         weights[seen.update] = [v.numpy().copy() for v in learner.detector.model.weights]
         real(learner, history, seen, *rest)
 
-    real = fit_room.keep
-    monkeypatch.setattr(fit_room, "keep", keep)
+    real = looks.keep
+    monkeypatch.setattr(looks, "keep", keep)
     run = experiment(TURNS, evaluator=Scored(), judge="validation")
     assert train(run, tmp_path, "", Ending())["best_update"] == best
     detector, _ = reopen(run.backbone, run.head, run.size, tmp_path)

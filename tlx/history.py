@@ -113,10 +113,13 @@ def take_best(folder: Path, learner: Learner, history: History) -> None:
     learner.devices.follow(learner.model_state)
 
 
-def seen_updates(folder: Path) -> int:
-    """Return how many updates the run in `folder` had done at its last checkpoint; 0 where there is none."""
+def first_untold(folder: Path) -> int:
+    """Return the first update of the run in `folder` whose look is to be told: the last one, if nobody answered it."""
     notes = checkpoint.notes(folder / _LAST)
-    return notes["looks"][-1]["update"] if notes else 0
+    if not notes:
+        return 1
+    last = Look(**notes["looks"][-1])
+    return last.update + bool(_answer(folder, last))
 
 
 def reached(folder: Path, variables: Sequence[Any], phases: int, devices: Devices) -> int:
@@ -153,18 +156,17 @@ def resume(folder: Path, learner: Learner, history: History, phase: int) -> int:
     for name, value in notes.items():
         setattr(history, name, value)
     history.looks = [Look(**look) for look in notes["looks"]]
-    last = history.looks[-1]
-    # The checkpoint was written before this was answered.
-    history.looks[-1] = replace(last, answer=last.answer or _noted_answer(folder, last))
+    history.looks[-1] = replace(history.looks[-1], answer=_answer(folder, history.looks[-1]))
     history.best = Look(**notes["best"])
     history.earlier_seconds = history.seconds
     return history.looks[-1].update
 
 
-def _noted_answer(folder: Path, look: Look) -> Answer | None:
+def _answer(folder: Path, last: Look) -> Answer | None:
     path = folder / _LINES
     lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
-    return next((line.get("answer") for line in lines if line["update"] == look.update), None)
+    # The checkpoint was written before it was answered.
+    return last.answer or next((line.get("answer") for line in lines if line["update"] == last.update), None)
 
 
 def _phase(notes: Any) -> int:

@@ -48,9 +48,15 @@ class Looks:
 
     def take_up(self) -> None:
         """Do what was answered to the last look of a resumed run, which is asked for where it was killed before."""
-        if not self._history.stopped:
-            chief = self._learner.devices.chief
-            self._obey(self._history.looks[-1].answer or self._ask() if chief else None)
+        if self._history.stopped:
+            return
+        answer = None
+        if self._learner.devices.chief and not (answer := self._history.looks[-1].answer):
+            # Whoever listens may show what is predicted now.
+            with self._learner.averaged():
+                self._evaluate()
+            answer = self._ask()
+        self._obey(answer)
 
     def _judge(self, update: int, epoch: float, rate: float) -> Look:
         place = self._at.index(update) + 1, len(self._at), update, self._span.of, epoch

@@ -22,7 +22,7 @@ from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import Freeze
-from tlx.history import mend, seen_updates
+from tlx.history import first_untold, mend
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
 from tlx.models.detector import Detector, Precision, build, load_weights
@@ -147,7 +147,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
     usage.reset_peak()
     keras.utils.set_random_seed(run.seed)
     mended = mend(folder)
-    with RunLog(folder, listener, seen_updates(folder) + 1) as log:
+    with RunLog(folder, listener, first_untold(folder)) as log:
         for line in (*_warnings(run.data), *filter(None, [mended])):
             log.say(line)
         if devices.note:

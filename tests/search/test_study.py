@@ -125,7 +125,7 @@ def test_a_worker_that_dies_before_it_has_an_answer_is_answered_again(gin, tmp_p
         return evaluated(self, trial, look) and answer
 
     monkeypatch.setattr(study.Study, "evaluated", answered_in_vain)
-    gin.write_text(gin.read_text() + "search.trials = 1\n")
+    gin.write_text(gin.read_text().replace("search.trials = 3", "search.trials = 1"))
     result = run(gin, tmp_path / "run", Watcher())
     assert [row["state"] for row in result["trials"]] == ["fail", "complete"]
     (first, update), (second, again), *_ = asked

@@ -42,14 +42,10 @@ class RunLog(contextlib.AbstractContextManager):
             file.write(text + "\n")
 
     def evaluated(self, look: Look, dataset: Dataset, predictions: Sequence[Any]) -> Answer:
-        """Log a look at the validation split, and return the listener's answer.
-
-        There are pictures of what was predicted, unless a run asks again about a look from before it was killed.
-        """
+        """Log a look at the validation split, with pictures of what was predicted, and return the listener's answer."""
         values = {f"validation/{name}": value for name, value in look.metrics["values"].items()}
         self.board.scalars(look.update, {**values, **look.scalars, "memory_gb": look.memory_bytes / 1e9})
-        if predictions:
-            self.board.images(look.update, "validation", sample(dataset, predictions, _SHOWN_EACH_LOOK))
+        self.board.images(look.update, "validation", sample(dataset, predictions, _SHOWN_EACH_LOOK))
         return self.listener.evaluated(look)
 
 
