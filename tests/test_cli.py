@@ -175,13 +175,20 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     pictures.mkdir()
     Image.new("RGB", (90, 60), "red").save(pictures / "a.png")
     (pictures / "b.png").write_bytes(b"no picture")
+    for where in ("x", "y/z"):
+        (pictures / where).mkdir(parents=True)
+        Image.new("RGB", (90, 60), "blue").save(pictures / where / "a.png")
     one = next((tmp_path / "scenes" / "JPEGImages").iterdir())
-    code, output, _ = answer("predict", str(folder), str(pictures), str(one), "--min_score=0.0")
+    code, output, _ = answer(
+        "predict", str(folder), str(pictures), str(pictures / "a.png"), str(one), "--min_score=0.0"
+    )
     assert code == 0, output
     assert "b.png: not an image" in output
     damaged, *listed = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert damaged["image"] == str(pictures / "b.png")
-    assert [row["image"] for row in listed] == [str(pictures / "a.png"), str(one)]
+    inside = [str(pictures / name) for name in ("a.png", "x/a.png", "y/z/a.png")]
+    assert [row["image"] for row in listed] == [*inside, str(one)]
+    assert len({row["drawn"] for row in listed}) == 4
     for row in listed:
         assert (folder / "predictions" / row["drawn"]).exists()
         for detection in row["detections"]:
