@@ -1,6 +1,7 @@
 """Data goes one way: each room imports only from rooms above it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_a_room_imports_only_from_rooms_above_it(module):
     here = room_of(module.removesuffix(".__init__"))
     below = [name for name in imports(MODULES[module]) if name.startswith("tlx.") and room_of(name[4:]) > here]
     assert below == []
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "data"])
+def test_the_way_around_names_every_module(folder):
+    table = (ROOT.parent / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("## ")[0]
+    named = set(re.findall(r"`(?:tlx/)?(?:data/)?(\w+(?:\.py|/))`", table))
+    there = {path.name if path.suffix else f"{path.name}/" for path in folder.iterdir() if path.name[0] != "_"}
+    assert there - {"data/"} <= named
 
 
 def test_every_room_exists():

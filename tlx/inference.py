@@ -13,6 +13,7 @@ from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import DataError
+from tlx.pipeline import height_width
 from tlx.predict import predict
 from tlx.run import reopen
 from tlx.tasks.task import task_of
@@ -33,12 +34,8 @@ def predict_pictures(
     """
     ownership.take(target, "predictions")
     given = experiment.trees["run"].arguments
-    size = experiment.value("run.image_size")
-    height_width = (size, size) if isinstance(size, int) else size
-    precision = experiment.value("run.precision")
-    detector, cut = reopen(
-        config.build(given["backbone"]), config.build(given["head"]), height_width, folder, precision
-    )
+    size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
+    detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
     examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path))))
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
     engine = config.build(given["engine"]) if "engine" in given else TensorFlow()

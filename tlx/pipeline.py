@@ -27,6 +27,11 @@ Unit = tuple[int, int]
 Element = tuple[tuple[np.ndarray, ...], Arrays]
 
 
+def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) that a setting such as `run.image_size` means: one number is both."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """The views of a dataset at one input size: `count` of each picture, or only the whole picture.

@@ -29,6 +29,7 @@ from tlx.models.detector import Detector, Precision, build, load_weights
 from tlx.models.graph import Cut, WeightLayer, cut, weight_layers
 from tlx.models.head import Head
 from tlx.phases import Training
+from tlx.pipeline import height_width
 from tlx.predict import BATCH, predict
 from tlx.registry import rooms
 from tlx.report.runlog import RunLog, keep_pictures
@@ -37,8 +38,7 @@ from tlx.tasks.task import task_of
 
 
 def _check(image_size: int | tuple[int, int], seed: int) -> None:
-    sides = (image_size,) if isinstance(image_size, int) else image_size
-    if min(sides) < 32:
+    if min(height_width(image_size)) < 32:
         raise ConfigError(f"run.image_size = {image_size!r} makes no sense: give pixels, at least 32 to each side")
     if seed < 0:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
@@ -118,7 +118,7 @@ class Run:
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return height_width(self.image_size)
 
     @property
     def judged(self) -> tuple[str, Dataset]:
