@@ -4,29 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tlx.data.scenes import write_scenes
 
-EXPERIMENT = """\
-DATA = '{folder}/scenes'
-run.data = @splits.auto()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-run.image_size = 64
-backbones.mobilenet_v2.weights = None
-backbones.mobilenet_v2.alpha = 0.35
-readers.voc.path = %DATA
-splits.auto.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-features.views = 1
-features.folder = '{folder}/features'
-fit.batch_size = 2
-fit.epochs = 1
-fit.evaluations = 1
+EXPERIMENT = f"""\
+include '{Path(__file__).with_name("small.gin")}'
+readers.scenes.path = '{{folder}}/scenes'
+features.folder = '{{folder}}/features'
 """
 
 

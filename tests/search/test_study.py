@@ -22,30 +22,20 @@ from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
-EXPERIMENT = """\
-DATA = '{folder}/scenes'
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-run.image_size = 64
-backbones.mobilenet_v2.weights = None
-backbones.mobilenet_v2.alpha = 0.35
-readers.scenes.path = %DATA
+EXPERIMENT = f"""\
+include '{Path(__file__).parents[1] / "small.gin"}'
+readers.scenes.path = '{{folder}}/scenes'
 readers.scenes.images = 10
-splits.own.dataset = @readers.scenes()
-freezes.last_layers.unfrozen = 0
-features.views = 1
-features.folder = '{folder}/features'
+features.folder = '{{folder}}/features'
 fit.batch_size = 4
 fit.epochs = 4
 fit.evaluations = 2
 search.trials = 3
 search.pruner = 'none'
-search.space = {{
+search.space = {{{{
     'fit.learning_rate': ('log', 1e-4, 1e-2),
     'fit.batch_size': ('power_of_two', 2, 8),
-}}
+}}}}
 """
 
 
