@@ -20,7 +20,7 @@ data.formats data.fetching data.writers data.scenes data.readers data.splits dat
 augment report.text report.pictures tasks pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.postprocess models.heads models.detector engines
-freeze policies optimizers schedules segment featurestore features gpu memory checkpoint devices scale
+freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
 learner history looks fit evaluate predict
 report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal

@@ -13,7 +13,8 @@ import numpy as np
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
-from tlx.featurestore import TakenError, bytes_stored, lease
+from tlx.featurefiles import TakenError
+from tlx.featurestore import bytes_stored, lease
 from tlx.lazy import keras, tf
 from tlx.models.graph import Cut, steps
 from tlx.pipeline import Element, Unit, Views, batches, chunks
