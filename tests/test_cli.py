@@ -4,29 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tlx.data.scenes import write_scenes
 
-EXPERIMENT = """\
-DATA = '{folder}/scenes'
-run.data = @splits.auto()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-run.image_size = 64
-backbones.mobilenet_v2.weights = None
-backbones.mobilenet_v2.alpha = 0.35
-readers.voc.path = %DATA
-splits.auto.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-features.views = 1
-features.folder = '{folder}/features'
-fit.batch_size = 2
-fit.epochs = 1
-fit.evaluations = 1
+EXPERIMENT = f"""\
+include '{Path(__file__).with_name("small.gin")}'
+readers.scenes.path = '{{folder}}/scenes'
+features.folder = '{{folder}}/features'
 """
 
 
@@ -64,7 +52,11 @@ QUESTIONS = {
     "an unknown command with a flag": (["serach", "--run_dir=x"], 2, "did you mean 'search'"),
     "commands": (["list", "commands"], 0, "commands.inspect "),
     "a command's module that is none": (["experiment"], 2, "'experiment' is no command"),
-    "an unknown flag": (["train", "--gin_binding=x"], 2, "gin_bindings"),
+    "an unknown flag": (["train", "--gin_binding=x"], 2, "no flag --gin_binding; did you mean 'gin_bindings'?"),
+    "another command's flag": (["evaluate", "x", "--out=y"], 2, "no flag --out (it has --allow_imports, --gin_bind"),
+    "another's that is close": (["fetch", "x", "--format=y"], 2, "tlx fetch: there is no flag --format"),
+    "a flag where there is none": (["list", "--overwrite"], 2, "tlx list: there is no flag --overwrite (it has none)"),
+    "a value that is none": (["predict", "x", "--min_score=2"], 2, "tlx predict: flag --min_score=2"),
     "no experiment": (["train"], 1, "name an experiment"),
     "a missing file": (["train", "nowhere.gin"], 1, "no gin file at"),
     "no run": (["evaluate", "nowhere"], 1, "no finished run"),
@@ -115,6 +107,8 @@ def test_a_plugin_brings_a_command_with_its_flags(installed):
     assert answer("greet", "Ada", "--loud", env=env) == (0, "hello Ada!\n", False)
     assert "  tlx greet NAME                               say hello." in answer("--help", env=env)[1]
     assert "  --loud            Greet with" in answer("greet", "--help", env=env)[1]
+    code, said, _ = answer("greet", "Ada", "--out=x", env=env)
+    assert (code, said) == (2, "tlx greet: there is no flag --out (it has --loud)")
 
 
 def test_a_plugin_that_takes_a_commands_name_is_told_of_and_takes_nothing(installed):
@@ -169,13 +163,20 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     pictures.mkdir()
     Image.new("RGB", (90, 60), "red").save(pictures / "a.png")
     (pictures / "b.png").write_bytes(b"no picture")
+    for where in ("x", "y/z"):
+        (pictures / where).mkdir(parents=True)
+        Image.new("RGB", (90, 60), "blue").save(pictures / where / "a.png")
     one = next((tmp_path / "scenes" / "JPEGImages").iterdir())
-    code, output, _ = answer("predict", str(folder), str(pictures), str(one), "--min_score=0.0")
+    code, output, _ = answer(
+        "predict", str(folder), str(pictures), str(pictures / "a.png"), str(one), "--min_score=0.0"
+    )
     assert code == 0, output
     assert "b.png: not an image" in output
     damaged, *listed = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert damaged["image"] == str(pictures / "b.png")
-    assert [row["image"] for row in listed] == [str(pictures / "a.png"), str(one)]
+    inside = [str(pictures / name) for name in ("a.png", "x/a.png", "y/z/a.png")]
+    assert [row["image"] for row in listed] == [*inside, str(one)]
+    assert len({row["drawn"] for row in listed}) == 4
     for row in listed:
         assert (folder / "predictions" / row["drawn"]).exists()
         for detection in row["detections"]:

@@ -1,5 +1,6 @@
 """Features are computed once, kept safely, and filed under everything that they depend on."""
 
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -228,6 +229,25 @@ def test_what_is_not_cached_says_why(draw, parts, tmp_path):
     assert (off.cached, off.note) == (False, "the cache is off")
     assert not source(replace(views, count=0), parts(), settings).cached
     assert not (tmp_path / "features").exists()
+
+
+def test_two_sources_of_a_run_share_the_room_that_there_is(draw, parts, tmp_path):
+    made, settings = parts(), Features(views=2, folder=tmp_path / "features")
+    one, other = Views(draw(3), SIZE, Standard(), 2), Views(draw(2, seed=1), SIZE)
+    first = source(one, made, settings)
+    assert first.bytes == sum(row.nbytes for i in range(3) for v in range(2) for row in first.load(i, v)[0])
+    second = source(other, made, settings, held=first.bytes)
+    assert second.cached
+    first.release()
+    second.release()
+
+    cap = (first.bytes + second.bytes - 1) / 1e9
+    tight = Features(views=2, folder=tmp_path / "tight", cap_gb=cap)
+    first = source(one, made, tight)
+    second = source(other, made, tight, held=first.bytes)
+    assert (first.cached, second.cached, second.bytes) == (True, False, 0)
+    assert re.search(r"beside \d\.\d GB that this run holds already, over features\.cap_gb", second.note)
+    assert sum(file.stat().st_size for file in (tmp_path / "tight").rglob("*.features")) <= cap * 1e9
 
 
 def test_on_a_full_disk_what_is_stored_is_used_and_nothing_more(draw, parts, tmp_path, monkeypatch):

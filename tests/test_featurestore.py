@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlx.featurestore import MARKER, TakenError, lease, make_room
+from tlx.featurefiles import MARKER, TakenError
+from tlx.featurestore import lease, make_room
 from tlx.segment import Layout, proof
 
 KEY, OTHER = "a" * 32, "b" * 32

@@ -1,5 +1,7 @@
 """The training loop: resumed runs are the runs they would have been, and bad ones end with a reason."""
 
+import contextlib
+import json
 import math
 from itertools import islice
 
@@ -10,7 +12,7 @@ from tlx import checkpoint, policies, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
-from tlx.history import mend, seen_updates, take_best
+from tlx.history import first_untold, mend, take_best
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -87,7 +89,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
     first = start("interrupted", settings, dropout=dropout, traced=True, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         first()
-    assert seen_updates(first.folder) == first.looks[-1].update == 4
+    assert first_untold(first.folder) == first.looks[-1].update == 4
     second = start("interrupted", settings, dropout=dropout, traced=True)
     resumed = second()
     assert [update for update, _, _ in first.updates + second.updates] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -109,7 +111,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
     last = first.folder / "checkpoint.npz"
     last.write_bytes(last.read_bytes()[:-1])
     assert "checkpoint.npz is damaged; the run goes on from the checkpoint before it" in mend(first.folder)
-    assert seen_updates(first.folder) == first.looks[0].update
+    assert first_untold(first.folder) == first.looks[0].update + 1
     second = start("damaged", settings)
     second()
     assert [comparable(look) for look in second.looks] == [comparable(look) for look in whole.looks[1:]]
@@ -155,7 +157,7 @@ def test_a_run_that_ended_between_two_checkpoints_goes_on_from_the_newest(start)
         first()
     (first.folder / "checkpoint.npz").replace(first.folder / "checkpoint-before.npz")
     assert mend(first.folder) is None
-    assert seen_updates(first.folder) == first.looks[-1].update
+    assert first_untold(first.folder) == first.looks[-1].update
 
 
 def test_a_finished_run_is_not_trained_again(start, arrays):
@@ -294,6 +296,45 @@ def test_a_listener_ends_the_training_and_keeps_the_best_look(start, arrays):
     assert len(run.updates) == run.looks[-1].update < history.best.updates
     for kept, seen in zip(arrays(run.made.learner.variables), run.weights[1], strict=True):
         np.testing.assert_array_equal(kept, seen)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("answer", ["stop", "prune"])
+def test_a_look_that_was_not_answered_before_a_kill_is_asked_about_again(start, answer, number):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    first = start("killed", settings, stop_after=number)
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    second = start("killed", settings)
+    second.answers = {number: answer}
+    if answer == "prune":
+        with pytest.raises(PrunedError):
+            second()
+    else:
+        assert second().stopped
+    assert second.looks == first.looks[-1:]
+    assert second.updates == []
+    # What was answered is asked no more, and holds.
+    third = start("killed", settings)
+    with pytest.raises(PrunedError) if answer == "prune" else contextlib.nullcontext():
+        assert third().stopped
+    assert third.looks == third.updates == []
+    lines = [json.loads(line) for line in (first.folder / "history.jsonl").read_text().splitlines()]
+    assert [line["answer"] for line in lines] == ["continue"] * (number - 1) + [answer]
+
+
+def test_an_answer_that_was_noted_outlasts_a_kill_right_after_it(start, monkeypatch):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    first = start("noted", settings)
+    first.answers = {2: "stop"}
+    # Dead before the checkpoint says that the run has stopped.
+    monkeypatch.setattr("tlx.looks.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    monkeypatch.undo()
+    second = start("noted", settings)
+    assert second().stopped
+    assert second.looks == second.updates == []
 
 
 def test_a_listener_prunes_a_run(start):

@@ -6,31 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tlx.data.scenes import write_scenes
 
-EXPERIMENT = """\
-DATA = '{folder}/scenes'
-run.data = @splits.auto()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-run.image_size = 64
-backbones.mobilenet_v2.weights = None
-backbones.mobilenet_v2.alpha = 0.35
-readers.voc.path = %DATA
-splits.auto.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-features.views = 1
-features.folder = '{folder}/features'
-fit.batch_size = 2
-fit.epochs = {epochs}
-fit.evaluations = {epochs}
+EXPERIMENT = f"""\
+include '{Path(__file__).with_name("small.gin")}'
+readers.scenes.path = '{{folder}}/scenes'
+features.folder = '{{folder}}/features'
+fit.epochs = {{epochs}}
+fit.evaluations = {{epochs}}
 memory.probe = False
 search.trials = 1
-search.space = {{'fit.learning_rate': ('log', 1e-4, 1e-2)}}
+search.space = {{{{'fit.learning_rate': ('log', 1e-4, 1e-2)}}}}
 """
 # Names like those of tlx itself, but for a letter, and some of those that it once had.
 NAMES = (

@@ -1,6 +1,7 @@
 """Data goes one way: each room imports only from rooms above it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,12 @@ data.targets data.dataset
 data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
-augment report.pictures tasks windows pipeline
+augment report.text report.pictures tasks windows pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.postprocess models.heads models.detector engines
-freeze policies optimizers schedules segment featurestore features gpu memory checkpoint devices scale
-learner history fit evaluate predict
-report.text report.histogram report.augmented report.inspection report.overview report.page
+freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
+learner history looks fit evaluate predict
+report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal
 runfolder phases run probe work
 inference search
@@ -60,6 +61,14 @@ def test_a_room_imports_only_from_rooms_above_it(module):
     here = room_of(module.removesuffix(".__init__"))
     below = [name for name in imports(MODULES[module]) if name.startswith("tlx.") and room_of(name[4:]) > here]
     assert below == []
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "data"])
+def test_the_way_around_names_every_module(folder):
+    table = (ROOT.parent / "CONTRIBUTING.md").read_text().partition("## Where things are")[2].partition("## ")[0]
+    named = set(re.findall(r"`(?:tlx/)?(?:data/)?(\w+(?:\.py|/))`", table))
+    there = {path.name if path.suffix else f"{path.name}/" for path in folder.iterdir() if path.name[0] != "_"}
+    assert there - {"data/"} <= named
 
 
 def test_every_room_exists():

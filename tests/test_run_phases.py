@@ -1,13 +1,14 @@
 """Runs in phases: each trains what it says and nothing else, and a kill anywhere changes no number."""
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tlx import fit as fit_room
-from tlx import phases
+from tlx import looks, phases
 from tlx import run as run_room
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
@@ -135,7 +136,9 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         train(run, tmp_path, "", first)
     repeated = train(run, tmp_path, "", second)
-    assert Counter(first.looks + second.looks) == Counter(range(1, settings["evaluations"] + 1))
+    # A look that was not answered is told once more.
+    told = [*range(1, settings["evaluations"] + 1), *filter(None, [kill.get("look")])]
+    assert Counter(first.looks + second.looks) == Counter(told)
     assert lines(tmp_path) == lines(folder)
     assert (repeated["metrics"], repeated["validation"]) == (result["metrics"], result["validation"])
     assert_same(detectors[-1][1], state)
@@ -247,8 +250,8 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
         weights[seen.update] = [v.numpy().copy() for v in learner.detector.model.weights]
         real(learner, history, seen, *rest)
 
-    real = fit_room.keep
-    monkeypatch.setattr(fit_room, "keep", keep)
+    real = looks.keep
+    monkeypatch.setattr(looks, "keep", keep)
     run = experiment(TURNS, evaluator=Scored(), judge="validation")
     assert train(run, tmp_path, "", Ending())["best_update"] == best
     detector, _ = reopen(run.backbone, run.head, run.size, tmp_path)
@@ -319,3 +322,17 @@ def test_history_tells_of_each_look(experiment, tmp_path):
     ]
     assert 0 < told[0]["seconds"] < told[1]["seconds"] < told[2]["seconds"]
     assert all(1e8 < line["memory_bytes"] < 1e11 and line["images_per_second"] > 0 for line in told)
+
+
+def test_training_and_validation_share_the_room_for_features(experiment, tmp_path, monkeypatch):
+    sources, real = [], phases.source
+    monkeypatch.setattr(phases, "source", lambda *args: sources.append(real(*args)) or sources[-1])
+    run = experiment(backbone(), evaluations=1)
+    train(run, tmp_path / "wide", "", listener := Ending())
+    assert all(source.cached for source in sources)
+    assert not any("not cached" in line for line in listener.said)
+    cap = (sum(source.bytes for source in sources) - 1) / 1e9
+    tight = replace(run, features=replace(run.features, cap_gb=cap, folder=tmp_path / "features"))
+    train(tight, tmp_path / "tight", "", listener := Ending())
+    assert [source.cached for source in sources[2:]] == [True, False]
+    assert any(re.match("validation: .*holds already.*not cached", line) for line in listener.said)

@@ -27,11 +27,16 @@ def usage() -> str:
 def help_on(command: Entry) -> str:
     """Return the text of `tlx COMMAND --help`: what the command does, and its flags."""
     lines = [inspect.getdoc(command.factory), ""]
-    for flag in FLAGS.get_key_flags_for_module(sys.modules[command.factory.__module__]):
+    for flag in _flags_of(command):
         # To a flag that may be repeated absl adds that it may.
         text, _, _ = flag.help.partition(";\n")
         lines.append(f"  --{flag.name:<15} {text}")
     return "\n".join(lines)
+
+
+def _flags_of(command: Entry) -> list[flags.Flag]:
+    """Return the flags that a command has: those that its module defines or declares to be key flags."""
+    return FLAGS.get_key_flags_for_module(sys.modules[command.factory.__module__])
 
 
 def _find(name: str) -> Entry | None:
@@ -78,10 +83,30 @@ def _parse(argv: list[str]) -> list[str]:
     if command is None:
         return FLAGS([argv[0], word] if word else argv[:1])
     try:
-        return FLAGS(argv)
+        found = FLAGS(argv)
+        _refuse_others(command)
+        return found
+    except flags.UnrecognizedFlagError as error:
+        problem = _no_flag(command, error.flagname)
     except flags.Error as error:
-        print(f"tlx: {error}", file=sys.stderr)
-        sys.exit(2)
+        problem = error
+    print(f"tlx {word}: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _refuse_others(command: Entry) -> None:
+    """Raise an UnrecognizedFlagError for a flag that was given and is another command's: it would have no effect."""
+    own = {flag.name for flag in _flags_of(command)}
+    for module, known in FLAGS.flags_by_module_dict().items():
+        for flag in known:
+            if flag.present and flag.name not in own and not module.startswith("absl."):
+                raise flags.UnrecognizedFlagError(flag.name)
+
+
+def _no_flag(command: Entry, name: str) -> str:
+    own = sorted(flag.name for flag in _flags_of(command))
+    has = f"it has --{', --'.join(own)}" if own else "it has none"
+    return f"there is no flag --{name}{suggest(name, own)} ({has})"
 
 
 def entry() -> None:

@@ -20,7 +20,7 @@ class Look:
     `score` is what the best look has most of. `phase` is counted from 0. `scalars` are means since the look before,
     named as in TensorBoard; `learning_rates` are those of the last update, by group of weights. `seconds` count from
     the run's beginning, all of its attempts together, `memory_bytes` is what the process held, and `gpu_percent` how
-    busy the busiest GPU was, where there is one.
+    busy the busiest GPU was, where there is one. `answer` is what a listener answered to it, once it has.
     """
 
     number: int
@@ -36,6 +36,7 @@ class Look:
     seconds: float = 0.0
     memory_bytes: int = 0
     gpu_percent: int | None = None
+    answer: Answer | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the look as a line of `history.jsonl` holds it; the phase is counted from 1 there."""
@@ -55,6 +56,7 @@ class Look:
             "memory_bytes": self.memory_bytes,
             "gpu_percent": self.gpu_percent,
             "seconds": self.seconds,
+            "answer": self.answer,
         }
 
     def _losses(self, prefix: str) -> dict[str, float]:

@@ -13,7 +13,8 @@ import numpy as np
 from tlx.engines.engine import Engine
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
-from tlx.featurestore import TakenError, bytes_stored, lease
+from tlx.featurefiles import TakenError
+from tlx.featurestore import bytes_stored, lease
 from tlx.lazy import keras, tf
 from tlx.models.graph import Cut, steps
 from tlx.pipeline import Element, Part, Unit, Views, batches, chunks
@@ -54,8 +55,8 @@ class Source:
 
     `load(unit)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
     the task's targets. `encode` turns a batch of the former into boundary tensors. `note` says in words what was
-    decided and why. `release` lets other runs remove cached features when they need room; until then, or until the
-    source is gone, they stay.
+    decided and why. `release` lets other runs remove cached features, `bytes` of them, when they need room; until then,
+    or until the source is gone, they stay.
     """
 
     views: Views
@@ -64,23 +65,25 @@ class Source:
     cached: bool
     note: str
     release: Callable[[], Any] = lambda: None
+    bytes: int = 0
 
     def batches(self, units: Iterable[Unit], batch_size: int, micro: int | None = None) -> Iterator[tuple]:
         """Yield batches of these units, in parts of at most `micro`; see `tlx.pipeline.batches`."""
         return batches(self.load, chunks(units, batch_size, micro or batch_size))
 
 
-def why_not(views: Views, cut: Cut, settings: Features, engine: Engine = TensorFlow()) -> str:
-    """Return why the boundary's features cannot be cached, or "" where they can."""
+def why_not(views: Views, cut: Cut, settings: Features, engine: Engine = TensorFlow(), held: int = 0) -> str:
+    """Return why the boundary's features cannot be cached beside `held` bytes of others, or "" where they can."""
     if not settings.cache or views.count == 0:
         return "the cache is off"
     if not steps(cut.prefix):
         return "every layer trains, so there is nothing to cache"
     needed = _bytes(views, cut, settings)
-    if needed > settings.cap_gb * 1e9:
+    if needed + held > settings.cap_gb * 1e9:
+        beside = f" beside {held / 1e9:.1f} GB that this run holds already" if held else ""
         return (
-            f"features after {cut.after} would take {needed / 1e9:.1f} GB, over features.cap_gb = {settings.cap_gb}:"
-            " not cached; fewer features.views, a smaller run.image_size or float16 would make them fit"
+            f"features after {cut.after} would take {needed / 1e9:.1f} GB{beside}, over features.cap_gb ="
+            f" {settings.cap_gb}: not cached; fewer features.views, a smaller run.image_size or float16 would help"
         )
     folder = settings.folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,13 +109,14 @@ def source(
     report: Callable[[str, int, int], None] = lambda *_: None,
     batch: int = _BATCH,
     engine: Engine = TensorFlow(),
+    held: int = 0,
 ) -> Source:
     """Return a source of the boundary's features for all views, computing and keeping them where that is allowed.
 
     They are computed by `engine`, for `batch` pictures at once. `report` is told ("caching features", done, total) as
-    work goes on.
+    work goes on. `held` is how many bytes another source of this run keeps, which count towards `features.cap_gb`.
     """
-    if refusal := why_not(views, cut, settings, engine):
+    if refusal := why_not(views, cut, settings, engine, held):
         return Source(views, views.element, encoder(cut, False), False, refusal)
     names = _names(views)
     part_of = {name: part for part, name in names.items()}
@@ -132,11 +136,11 @@ def source(
         features = stored.read(names[unit.part], unit.view)
         return tuple(np.asarray(a, np.float32) for a in features), views.targets(unit)
 
-    size = _bytes(views, cut, settings) / 1e6
+    size = _bytes(views, cut, settings)
     what = "pictures" if len(names) == len(views.dataset) else "windows"
     found = f"{stored.found} {what} found, {stored.computed} computed"
-    note = f"features after {cut.after} are cached: {size:.0f} MB ({found})"
-    return Source(views, load, encoder(cut, True), True, note, stored.release)
+    note = f"features after {cut.after} are cached: {size / 1e6:.0f} MB ({found})"
+    return Source(views, load, encoder(cut, True), True, note, stored.release, size)
 
 
 def _bytes(views: Views, cut: Cut, settings: Features) -> int:

@@ -10,34 +10,21 @@ owner and its first line, is neither believed nor counted nor touched.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
-import re
 import secrets
-import stat
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from tlx import segment
-from tlx.errors import TlxError
+from tlx import featurefiles, segment
 from tlx.segment import DamagedError, Layout, Segment, proof
 
-MARKER = "made-by-tlx"
-_ENTRY = re.compile(r"tlx-features-([0-9a-f]{32})(\.[0-9a-f]{16}\.new)?")
-_SEGMENT = re.compile(r"segment-[0-9a-f]{16}\.(features|partial)")
 # Each segment that is open takes two of the about thousand files that a process may have open.
 _MANY = 16
-_TRIES, _PAUSE = 50, 0.01
-
-
-class TakenError(TlxError):
-    """What lies where features belong was not made by tlx for this user."""
 
 
 class Lease:
@@ -69,12 +56,12 @@ class Lease:
     def _look(self) -> list[Path]:
         """Open what is stored of the wanted pictures, and return which segments are damaged."""
         damaged = []
-        for path, _ in _segments(self._folder, self._key):
+        for path, _ in featurefiles.segments(self._folder, self._key):
             if path.suffix == ".features" and path not in self._open:
                 try:
                     # Another process may remove it at this moment.
                     with contextlib.suppress(FileNotFoundError):
-                        self._take(path, _opened(path))
+                        self._take(path, featurefiles.opened(path))
                 except DamagedError:
                     damaged.append(path)
         return damaged
@@ -116,7 +103,7 @@ class Lease:
         for path in joined:
             _release({path: self._open.pop(path)})
             # Whoever reads it goes on; were it kept for them, it would be joined again.
-            if _begins(path, proof(self._key)):
+            if featurefiles.begins(path, proof(self._key)):
                 path.unlink(missing_ok=True)
 
     def _joined(self, count: int) -> list[Path]:
@@ -135,7 +122,7 @@ class Lease:
     def _store(self, pictures: list[str], rows: Iterable[np.ndarray], cap: float) -> None:
         make_room(self._folder.parent, cap - segment.size(self._layout, pictures))
         path = self._folder / f"segment-{secrets.token_hex(8)}.partial"
-        file = _created(path)
+        file = featurefiles.created(path)
         try:
             segment.reserve(file, self._key, self._layout, pictures)
             # Another process may have reserved room, too, since this one made some.
@@ -169,10 +156,10 @@ def lease(
       TakenError: something that is not tlx's own lies where these features belong.
     """
     root.mkdir(parents=True, exist_ok=True)
-    found = Lease(_entry(root, key), key, layout, pictures)
+    found = Lease(featurefiles.entry(root, key), key, layout, pictures)
     found._look()
     if found._missing():
-        with _alone(found._folder, key):
+        with featurefiles.alone(found._folder, key):
             for damaged in found._look():
                 damaged.unlink(missing_ok=True)
             found._fill(compute, cap)
@@ -182,139 +169,28 @@ def lease(
 
 def bytes_stored(root: Path, key: str) -> int:
     """Return how many bytes the features under a key take."""
-    return sum(known.st_size for path, known in _segments(_entry(root, key), key) if path.suffix == ".features")
+    return sum(
+        known.st_size
+        for path, known in featurefiles.segments(featurefiles.entry(root, key), key)
+        if path.suffix == ".features"
+    )
 
 
 def make_room(root: Path, budget: float) -> None:
     """Remove what dead writers left, and the least recently used segments until the others take `budget` bytes."""
     stored = []
-    entries = [(path, match[1]) for path in sorted(root.iterdir()) if (match := _ENTRY.fullmatch(path.name))]
-    for path, known in chain.from_iterable(_segments(*entry) for entry in entries):
-        if path.suffix == ".features" or not _remove(path):
+    entries = [
+        (path, match[1]) for path in sorted(root.iterdir()) if (match := featurefiles.ENTRY.fullmatch(path.name))
+    ]
+    for path, known in chain.from_iterable(featurefiles.segments(*entry) for entry in entries):
+        if path.suffix == ".features" or not featurefiles.remove(path):
             stored.append((known.st_mtime_ns, known.st_size, path))
     total = sum(size for _, size, _ in stored)
     for _, size, path in sorted(stored):
-        if total > budget and path.suffix == ".features" and _remove(path):
+        if total > budget and path.suffix == ".features" and featurefiles.remove(path):
             total -= size
     for folder, key in entries:
-        _remove_empty(folder, key)
-
-
-def _begins(path: Path, line: bytes) -> os.stat_result | None:
-    """Return what is known of a file if it is a plain one of this user's and begins with this line."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        known = path.lstat()
-        if stat.S_ISREG(known.st_mode) and known.st_uid == os.geteuid():
-            file = _opened(path)
-            try:
-                return known if os.pread(file, len(line), 0) == line else None
-            finally:
-                os.close(file)
-    return None
-
-
-def _entry(root: Path, key: str) -> Path:
-    return root / f"tlx-features-{key}"
-
-
-def _is_entry(folder: Path, key: str) -> bool:
-    return not folder.is_symlink() and folder.is_dir() and _begins(folder / MARKER, proof(key)) is not None
-
-
-def _segments(folder: Path, key: str) -> list[tuple[Path, os.stat_result]]:
-    """Return the segments in a folder, whole and partial ones, if all prove to be tlx's own."""
-    with contextlib.suppress(FileNotFoundError):
-        if _is_entry(folder, key):
-            paths = sorted(folder / name for name in os.listdir(folder) if _SEGMENT.fullmatch(name))
-            return [(path, known) for path in paths if (known := _begins(path, proof(key)))]
-    return []
-
-
-def _opened(path: Path, flags: int = os.O_RDONLY) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _created(path: Path) -> int:
-    """Return a new file, locked before anything in it proves it to be tlx's, so that nobody else removes it."""
-    file = _opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
-
-
-@contextlib.contextmanager
-def _unused(path: Path) -> Iterator[None]:
-    """Lock a file that proved to be tlx's own; a BlockingIOError says that another process, or this one, uses it."""
-    file = _opened(path, os.O_RDWR)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(file)
-
-
-def _remove(path: Path) -> bool:
-    """Remove a file that proved to be tlx's own, unless it is in use or gone."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), _unused(path):
-        path.unlink()
-        return True
-    return False
-
-
-def _remove_empty(folder: Path, key: str) -> None:
-    """Remove a folder that proves to be tlx's own if nothing at all is in it and nobody is about to add to it."""
-    if _is_entry(folder, key):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), _unused(folder / MARKER):
-            if os.listdir(folder) == [MARKER]:
-                (folder / MARKER).unlink()
-                # Somebody else's file that has just come keeps the folder.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, key: str) -> Iterator[None]:
-    """Be the only process that adds to a folder, which is made if it is not there."""
-    for _ in range(_TRIES):
-        file = _entered(folder, key) if os.path.lexists(folder) else _made(folder, key)
-        if file is not None:
-            break
-        # Another process has just made it, or is removing it.
-        time.sleep(_PAUSE)
-    else:
-        raise TakenError(f"{folder} is not tlx's own, or another user's; move it, or name another features.folder")
-    try:
-        yield
-    finally:
-        os.close(file)
-
-
-def _entered(folder: Path, key: str) -> int | None:
-    with contextlib.suppress(FileNotFoundError):
-        if _is_entry(folder, key):
-            file = _opened(folder / MARKER, os.O_RDWR)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file).st_nlink:
-                return file
-            os.close(file)
-    return None
-
-
-def _made(folder: Path, key: str) -> int | None:
-    new = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.new")
-    new.mkdir()
-    file = _created(new / MARKER)
-    os.write(file, proof(key))
-    try:
-        new.rename(folder)
-    except OSError as error:
-        (new / MARKER).unlink()
-        new.rmdir()
-        os.close(file)
-        # Another process was quicker: a folder that holds something is not replaced.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return None
-    return file
+        featurefiles.remove_empty(folder, key)
 
 
 def _release(opened: dict[Path, tuple[int, Segment]]) -> None:

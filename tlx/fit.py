@@ -1,8 +1,7 @@
 """The training loop."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tlx import gpu, memory
 from tlx.devices import Strategy, alone
 from tlx.errors import TrainingError, refuse_values
-from tlx.events import NOBODY, Listener, Look, PrunedError
+from tlx.events import NOBODY, Listener
 from tlx.features import Source
 from tlx.freeze import Span
-from tlx.history import History, keep, record, resume, save
+from tlx.history import History, record, resume
 from tlx.lazy import tf
 from tlx.learner import Learner
+from tlx.looks import Looks
 from tlx.optimizers import AdamW, Optimizer
 from tlx.pipeline import Unit, order
 from tlx.registry import rooms
@@ -111,74 +110,48 @@ def fit(
     and schedule are the phase's. `micro` is how many examples fit in memory at once, if that is known; where they turn
     out not to, it is halved and the update begun again. Checkpoints lie in `folder`, and so do the weights of the best
     look (`tlx.history.take_best`); where there is one of this phase already the run goes on from it, with the numbers
-    that it would have had without the interruption. Of several workers only the chief looks, and reads and writes
-    checkpoints; the others' histories hold no looks.
+    that it would have had without the interruption. A look that nobody answered before that is told again. Of several
+    workers only the chief looks, and reads and writes checkpoints; the others' histories hold no looks.
 
     Raises:
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
       PrunedError: the listener has seen enough.
     """
     parts = len(train.views.parts)
-    updates = settings.updates(parts)
-    span, history, devices = span or Span(0, 0, updates, updates), history or History(), learner.devices
+    size, updates = settings.batch(parts), settings.updates(parts)
+    span, history, share = span or Span(0, 0, updates, updates), history or History(), learner.devices.share(size)
+    done = _resume(learner, history, folder, span)
+    fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batches[span.number]) if n)
+    feed = _Feed(train, settings, seed, share, fitting)
+    at = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
+    looks = Looks(learner, evaluate, listener, history, folder, span, at)
+    if done > span.start:
+        looks.take_up()
+    todo = range(done, done if history.stopped else span.stop)
+    for update, scalars, rate in _updates(learner, feed, settings, span, todo):
+        history.micro_batches[span.number] = feed.micro
+        looks.since.count(scalars, size)
+        listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
+        if update in at:
+            looks.look(update, update * size / parts, rate)
+        if history.stopped:
+            break
+    feed.close()
+    history.seconds = looks.seconds
+    return history
+
+
+def _resume(learner: Learner, history: History, folder: Path, span: Span) -> int:
+    """Bring learner and history to where this phase was left, if it was, and return how many updates are done."""
+    devices = learner.devices
     done = max(span.start, devices.told(resume(folder, learner, history, span.number) if devices.chief else 0))
     devices.follow(learner.state)
     history.enter(span.number)
     if devices.chief:
         record(folder, history)
-    size = settings.batch(parts)
-    share = devices.share(size)
-    fitted = history.micro_batches[span.number]
-    fitting = min(n for n in (len(share), settings.micro_batch, micro, fitted) if n)
-    feed = _Feed(train, settings, seed, share, fitting)
-    looks = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
-    started, since = time.monotonic() - history.seconds, _Since()
     # A run that was stopped and then killed is at its end, for every worker.
     history.stopped = devices.told(history.stopped)
-    todo = range(done, done if history.stopped else span.stop)
-    for update, scalars, rate in _updates(learner, feed, settings, span, todo):
-        history.micro_batches[span.number] = feed.micro
-        since.count(scalars, size)
-        listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
-        if update not in looks:
-            continue
-        answer = None
-        if devices.chief:
-            place = looks.index(update) + 1, len(looks), update, updates, update * size / parts
-            seen = _look(learner, evaluate, history, since, place, span, rate, started)
-            keep(learner, history, seen, folder)
-            answer = listener.evaluated(seen)
-        answer = devices.told(answer)
-        if answer == "prune":
-            raise PrunedError
-        if answer == "stop":
-            history.stopped = True
-            if devices.chief:
-                save(learner, history, folder)
-            break
-        since.go_on()
-    feed.close()
-    history.seconds = time.monotonic() - started
-    return history
-
-
-def _look(
-    learner: Learner,
-    evaluate: Callable[[], tuple[float, dict, dict]],
-    history: History,
-    since: "_Since",
-    place: tuple[int, int, int, int, float],
-    span: Span,
-    rate: float,
-    started: float,
-) -> Look:
-    """Judge the present weights, and return all that is known now; `place` are the first fields of the look."""
-    history.images_per_second = since.images_per_second
-    with learner.averaged():
-        score, metrics, scalars = evaluate()
-    scalars |= {**since.told(), "learning_rate": rate}
-    spent = time.monotonic() - started, memory.own(), gpu.busy()
-    return Look(*place, score, metrics, scalars, span.number, learner.rates(rate), *spent)
+    return done
 
 
 def _updates(
@@ -191,37 +164,6 @@ def _updates(
         if not math.isfinite(scalars["loss"]):
             raise _not_finite(feed, update, scalars["loss"], learner.scale.used)
         yield update + 1, scalars, rate
-
-
-class _Since:
-    """Updates' scalars since the last look, and the speed: examples by the time they take, waits for them included."""
-
-    def __init__(self):
-        self._scalars: dict[str, list[float]] = {}
-        self._images, self._seconds, self._since = 0, 0.0, None
-
-    def count(self, scalars: Mapping[str, float], images: int) -> None:
-        for name, value in scalars.items():
-            self._scalars.setdefault(name, []).append(value)
-        # The first update traces, and says nothing about the speed.
-        if self._since is not None:
-            self._images += images
-            self._seconds += time.monotonic() - self._since
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Leave out the time since the last count."""
-        self._since = time.monotonic()
-
-    @property
-    def images_per_second(self) -> float:
-        return self._images / self._seconds if self._seconds else 0.0
-
-    def told(self) -> dict[str, float]:
-        """Return what a look tells, and begin anew; a resumed run, which begins after a look, so says the same."""
-        means = {f"train/{name}": sum(values) / len(values) for name, values in self._scalars.items()}
-        self._scalars.clear()
-        return {**means, "images_per_second": self.images_per_second}
 
 
 class _Feed:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 from tlx.errors import ModelError
 from tlx.models.graph import WeightLayer
@@ -16,6 +16,8 @@ from tlx.models.graph import WeightLayer
 _BATCH_NORM_MOMENTUM = 0.9
 
 _HEAD = "head"
+# As the fields of `tlx.models.backbone.Depth`.
+Counted = Literal["weight_layers", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ class Span:
 class Freeze:
     """A named policy: the phases of a run, whose shares add up to 1.
 
-    `unfrozen` is how many weight layers it unfreezes, where it counts them, so that too many are refused before the
-    network is built.
+    `unfrozen` is how many it unfreezes of what it `counts`, so that too many are refused before the network is built.
 
     Raises:
       ModelError: there are no phases, or their shares or rates make no sense.
@@ -59,6 +60,7 @@ class Freeze:
     name: str
     phases: tuple[Phase, ...]
     unfrozen: int = 0
+    counts: Counted = "weight_layers"
 
     def __post_init__(self):
         shares = [phase.share for phase in self.phases]
@@ -69,9 +71,15 @@ class Freeze:
                 raise ModelError(f"freeze policy {self.name}: the rate of {pattern!r} is {factor}; give 0 or more")
 
     @classmethod
-    def always(cls, name: str, choose: Callable[[Sequence[WeightLayer]], list[bool]], unfrozen: int = 0) -> "Freeze":
+    def always(
+        cls,
+        name: str,
+        choose: Callable[[Sequence[WeightLayer]], list[bool]],
+        unfrozen: int = 0,
+        counts: Counted = "weight_layers",
+    ) -> "Freeze":
         """Return a policy of one phase, in which `choose` says for each weight layer whether it trains."""
-        return cls(name, (Phase(1.0, choose),), unfrozen)
+        return cls(name, (Phase(1.0, choose),), unfrozen, counts)
 
     def spans(self, updates: int) -> tuple[Span, ...]:
         """Return which of so many updates are each phase's; of few updates a phase may have none."""

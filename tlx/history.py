@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, ownership
 from tlx.devices import Devices
 from tlx.errors import TlxError
-from tlx.events import Look
+from tlx.events import Answer, Look
 from tlx.learner import Learner
 
 _LAST, _BEFORE, _BEST = "checkpoint.npz", "checkpoint-before.npz", "best-{}.npz"
@@ -63,6 +63,12 @@ def save(learner: Learner, history: History, folder: Path) -> None:
     checkpoint.save(folder / _LAST, learner.state, asdict(history))
 
 
+def note_answer(folder: Path, history: History, answer: Answer) -> None:
+    """Note down what was answered to the last look: in `history.jsonl`, for a checkpoint is large."""
+    history.looks[-1] = replace(history.looks[-1], answer=answer)
+    record(folder, history)
+
+
 def record(folder: Path, history: History) -> None:
     """Write `history.jsonl`: one line for each look that the last checkpoint knows of, and no other."""
     lines = (json.dumps(look.record()) + "\n" for look in history.looks)
@@ -112,10 +118,13 @@ def take_best(folder: Path, learner: Learner, history: History) -> None:
     learner.devices.follow(learner.model_state)
 
 
-def seen_updates(folder: Path) -> int:
-    """Return how many updates the run in `folder` had done at its last checkpoint; 0 where there is none."""
+def first_untold(folder: Path) -> int:
+    """Return the first update of the run in `folder` whose look is to be told: the last one, if nobody answered it."""
     notes = checkpoint.notes(folder / _LAST)
-    return notes["looks"][-1]["update"] if notes else 0
+    if not notes:
+        return 1
+    last = Look(**notes["looks"][-1])
+    return last.update + bool(_answer(folder, last))
 
 
 def reached(folder: Path, variables: Sequence[Any], phases: int, devices: Devices) -> int:
@@ -152,9 +161,17 @@ def resume(folder: Path, learner: Learner, history: History, phase: int) -> int:
     for name, value in notes.items():
         setattr(history, name, value)
     history.looks = [Look(**look) for look in notes["looks"]]
+    history.looks[-1] = replace(history.looks[-1], answer=_answer(folder, history.looks[-1]))
     history.best = Look(**notes["best"])
     history.earlier_seconds = history.seconds
     return history.looks[-1].update
+
+
+def _answer(folder: Path, last: Look) -> Answer | None:
+    path = folder / _LINES
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+    # The checkpoint was written before it was answered.
+    return last.answer or next((line.get("answer") for line in lines if line["update"] == last.update), None)
 
 
 def _phase(notes: Any) -> int:

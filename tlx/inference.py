@@ -1,7 +1,8 @@
 """A trained detector on pictures that nobody labelled: JSON, and the pictures with what was found."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import DataError
+from tlx.pipeline import height_width
 from tlx.predict import predict
 from tlx.run import reopen
 from tlx.tasks.task import task_of
@@ -20,7 +22,7 @@ from tlx.tasks.task import task_of
 def predict_pictures(
     experiment: Experiment, folder: Path, paths: Sequence[Path], target: Path, min_score: float
 ) -> tuple[int, list[str]]:
-    """Write the predictions for pictures, and for all in folders, to `target`.
+    """Write the predictions for pictures, and for all in folders and the folders within these, to `target`.
 
     `predictions.json` lists for each picture its size and what the task tells of it; drawn is what scores at
     least `min_score`. The experiment's own dataset is not opened. Returns how many pictures there were, and what
@@ -32,13 +34,9 @@ def predict_pictures(
     """
     ownership.take(target, "predictions")
     given = experiment.trees["run"].arguments
-    size = experiment.value("run.image_size")
-    height_width = (size, size) if isinstance(size, int) else size
-    precision = experiment.value("run.precision")
-    detector, cut = reopen(
-        config.build(given["backbone"]), config.build(given["head"]), height_width, folder, precision
-    )
-    examples, listed = _read([picture for path in paths for picture in _pictures(path)])
+    size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
+    detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
+    examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path))))
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
     engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
     how = {"engine": engine, "resize": experiment.value("run.resize")}
@@ -71,12 +69,21 @@ def _read(pictures: list[Path]) -> tuple[list[Example], list[dict[str, Any]]]:
 
 def _pictures(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        inside = sorted(_within(path))
         if not inside:
-            deeper = next((p.parent for p in path.rglob("*") if p.suffix.lower() in SUFFIXES), None)
-            where = f"; folders within it are not searched, and {deeper} has some" if deeper else ""
-            raise DataError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}){where}")
+            found = f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}), nor do the folders within it"
+            raise DataError(f"{found}; hidden ones and those that tlx wrote are left out")
         return inside
     if not path.exists():
         raise DataError(f"there is no picture or folder {path}")
     return [path]
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """Yield the pictures in a folder and below, without what is hidden, what tlx wrote, and folders that are links."""
+    for inside, folders, files in os.walk(folder):
+        here = Path(inside)
+        made = {name for name in folders if os.path.lexists(here / name / ownership.MARKER)}
+        # What stays in the list is walked through next.
+        folders[:] = [name for name in folders if name[0] != "." and name not in made]
+        yield from (here / name for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)

@@ -105,7 +105,10 @@ class Training:
         train = source(self.views, parts, run.features, progress, at_once, run.engine)
         self.log.say(train.note)
         whole = Views(run.data.validation, run.size, resize=run.resize)
-        return train, source(whole, parts, run.features, progress, at_once, run.engine)
+        validation = source(whole, parts, run.features, progress, at_once, run.engine, train.bytes)
+        if train.cached and not validation.cached:
+            self.log.say(f"validation: {validation.note}")
+        return train, validation
 
     def _sample(self, parts: Cut, cached: bool) -> Source:
         """Return a source of a fixed sample of the training pictures, kept in memory, like that of validation."""

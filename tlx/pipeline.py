@@ -42,6 +42,11 @@ class Unit(NamedTuple):
         return self.picture, self.window
 
 
+def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) that a setting such as `run.image_size` means: one number is both."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """The views of a dataset at one input size: `count` of each window of each picture, or only the window.

@@ -97,8 +97,7 @@ def last_blocks(unfrozen: int) -> Freeze:
         first = _first_unfrozen("last_blocks", unfrozen, len(blocks), f"blocks ({', '.join(blocks)})")
         return [blocks.index(layer.block) >= first for layer in layers]
 
-    # Each block has a weight layer, at least.
-    return Freeze.always(f"last_blocks({unfrozen})", choose, unfrozen)
+    return Freeze.always(f"last_blocks({unfrozen})", choose, unfrozen, "blocks")
 
 
 def _check_rules(rules: tuple[tuple[str, str], ...], rates: tuple[tuple[str, float], ...]) -> None:

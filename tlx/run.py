@@ -23,13 +23,14 @@ from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import Freeze
-from tlx.history import mend, seen_updates
+from tlx.history import first_untold, mend
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
 from tlx.models.detector import Detector, Precision, build, load_weights
 from tlx.models.graph import Cut, WeightLayer, cut, weight_layers
 from tlx.models.head import Head
 from tlx.phases import Training
+from tlx.pipeline import height_width
 from tlx.predict import BATCH, predict
 from tlx.registry import rooms
 from tlx.report.runlog import RunLog, keep_pictures
@@ -38,8 +39,7 @@ from tlx.tasks.task import task_of
 
 
 def _check(image_size: int | tuple[int, int], seed: int) -> None:
-    sides = (image_size,) if isinstance(image_size, int) else image_size
-    if min(sides) < 32:
+    if min(height_width(image_size)) < 32:
         raise ConfigError(f"run.image_size = {image_size!r} makes no sense: give pixels, at least 32 to each side")
     if seed < 0:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
@@ -54,10 +54,13 @@ def _fit_together(
     augment: Augmentation | tuple[Augmentation, ...],
 ) -> None:
     """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
-    head.select(backbone)
-    if backbone.weight_layers is not None and freeze.unfrozen > backbone.weight_layers:
-        has = f"the backbone has {backbone.weight_layers} weight layers, and its heads see these or fewer"
-        raise MisfitError(f"run.freeze = {freeze.name} unfreezes {freeze.unfrozen}: {has}")
+    taps = head.select(backbone)
+    depths = [tap.depth for tap in ((backbone.final,) if head.takes_rest else taps)]
+    if all(depths):
+        most, what = max(getattr(depth, freeze.counts) for depth in depths), freeze.counts.replace("_", " ")
+        if freeze.unfrozen > most:
+            has = f"of {backbone.name} run.head uses {most} {what}; give 0 to {most}"
+            raise MisfitError(f"run.freeze = {freeze.name} unfreezes {freeze.unfrozen} {what}: {has}")
     judge = evaluator or default_evaluator(head.task)
     if judge.task != head.task:
         raise ConfigError(
@@ -116,7 +119,7 @@ class Run:
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return height_width(self.image_size)
 
     @property
     def judged(self) -> tuple[str, Dataset]:
@@ -147,7 +150,7 @@ def train(
     usage.reset_peak()
     keras.utils.set_random_seed(run.seed)
     mended = mend(folder)
-    with RunLog(folder, listener, seen_updates(folder) + 1) as log:
+    with RunLog(folder, listener, first_untold(folder)) as log:
         for line in (*_warnings(run.data), *filter(None, [mended])):
             log.say(line)
         if devices.note:

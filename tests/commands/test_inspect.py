@@ -121,6 +121,14 @@ def test_an_experiment_shows_eight_augmented_views(scenes, tmp_path):
         assert sheet.size == (4 * (495 + 8) + 8, 2 * (330 + 8) + 8)
 
 
+def test_nothing_is_cut_short_in_a_pipe(scenes, tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (tmp_path / "tiny.gin").write_text(EXPERIMENT.format(folder=scenes))
+    heads = "class images boxes train validation test small medium large ignored"
+    _, output, errors = inspect("tiny.gin", cwd=tmp_path)
+    assert heads.split() in [line.split() for line in output.splitlines()], errors
+
+
 def test_a_wide_terminal_is_no_need(scenes, tmp_path):
     environment = os.environ | {"COLUMNS": "40"}
     command = [sys.executable, "-c", CODE, "inspect", str(scenes), "--format=voc"]

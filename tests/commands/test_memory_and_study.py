@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import optuna
 import pytest
@@ -17,16 +18,11 @@ from tlx.search.storage import JOURNAL
 from tlx.work import attempts
 from tlx.work.ledger import Ledger, Need, kind
 
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '/nowhere'
-splits.own.dataset = @readers.voc()
+EXPERIMENT = f"""\
+include '{Path(__file__).parents[1] / "minimal.gin"}'
 freezes.last_layers.unfrozen = 1
 memory.budget_gb = 0.72
-search.space = {'freezes.last_layers.unfrozen': ('int', 0, 2), 'fit.learning_rate': ('log', 1e-4, 1e-2)}
+search.space = {{'freezes.last_layers.unfrozen': ('int', 0, 2), 'fit.learning_rate': ('log', 1e-4, 1e-2)}}
 """
 NEED = Need(1e8, 1e7)
 

@@ -34,20 +34,6 @@ LONG = bool(os.environ.get("TLX_ENDURANCE"))
 SCRIPT = Path(__file__).with_name("cheap_search.py")
 MINIMAL = Path(__file__).parents[1] / "minimal.gin"
 PASSWORD = "s3cr:t@/word"
-EXPERIMENT = """\
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = '{folder}/none'
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
-memory.probe = False
-search.trials = {trials}
-search.sampler = 'random'
-search.workers = 2
-search.space = {{'fit.learning_rate': ('log', 1e-5, 1e-1)}}
-"""
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
@@ -299,7 +285,7 @@ def load(*bindings):
 
 def test_an_experiment_is_the_same_wherever_its_data_lies_and_no_other(tmp_path):
     same = identity(load())
-    for binding in ("readers.voc.path = '/elsewhere'", "search.trials = 9", "search.workers = 7"):
+    for binding in ("readers.scenes.path = '/elsewhere'", "search.trials = 9", "search.workers = 7"):
         assert identity(load(binding)) == same
     for binding in (
         "fit.epochs = 7",

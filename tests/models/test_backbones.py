@@ -89,7 +89,11 @@ def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
             assert math.ceil(side / tap.stride) - slack <= got <= math.ceil(side / tap.stride)
     assert [tap.stride for tap in backbone.taps if tap.name.startswith("stride")] == [4, 8, 16, 32]
     assert model.output is model.get_layer(backbone.final.layer).output
-    assert len(weight_layers(model, backbone.blocks)) == backbone.weight_layers
+    taps = (*backbone.taps, backbone.final)
+    for tap in taps:
+        # What several taps need is what the deepest of them needs: each is computed from those before it.
+        layers = weight_layers(prune(model, taps[: taps.index(tap) + 1]), backbone.blocks)
+        assert tap.depth == (len(layers), len({layer.block for layer in layers}))
 
     found = [match[1] for layer in weighted(model) if (match := re.match(backbone.blocks, layer.name))]
     assert len(set(found)) == BLOCKS.get(name, len(set(found))) > 4

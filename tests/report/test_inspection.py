@@ -91,6 +91,23 @@ def test_a_classification_has_the_sizes_of_its_images_alone(tmp_path):
     assert len(inspected(tmp_path).histograms) == 4
 
 
+def test_labels_are_called_what_the_task_calls_them(tmp_path):
+    data, words = drawn(tmp_path), Console(file=io.StringIO(), width=100)
+    examples = tuple(Example(e.image, e.width, e.height, ImageClass(0), split=e.split) for e in data.examples)
+    classes = inspect(Dataset("drawn", ("cat",), examples, (), "classification"), (64, 64), tmp_path, "folder")
+    overview.show(words, classes)
+    told, html = words.file.getvalue(), page.page(classes)
+    assert "5 images, 5 labels, 1 classes" in told
+    assert "labels by class and part" in told
+    assert "train: 3 images, 0 of them without labels" in told
+    assert "<th>labels</th><th>train</th><th>validation</th></tr>" in html
+    for text in (told, html):
+        assert not re.search("box|small|ignored", text.partition("<body>")[2].partition("<h2>Pictures")[0] or text)
+    overview.show(words, inspected(tmp_path))
+    assert "boxes by class, part and size (COCO's small and large)" in words.file.getvalue()
+    assert "0 of them without boxes" in words.file.getvalue()
+
+
 def test_json_has_everything(tmp_path):
     told = json.loads(json.dumps(inspected(tmp_path).to_json(), allow_nan=False))
     assert (told["format"], told["task"], told["severity"]) == ("voc", "detection", "warning")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
@@ -165,6 +165,7 @@ def test_a_small_picture_is_enlarged_for_its_caption():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 900), st.integers(1, 900), st.text(max_size=80))
+@example(1, 1, "two\nlines")
 def test_any_text_can_stand_beneath_any_picture(width, height, text):
     factor = max(1, -(-SMALLEST // max(width, height)))
     picture = caption(blank(width, height), text, False)

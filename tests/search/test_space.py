@@ -238,13 +238,69 @@ def test_a_wrong_alternative_is_refused_with_the_right_word(experiment, entry, w
     assert word in str(error.value)
 
 
-@pytest.mark.parametrize("policy", ["last_layers", "last_blocks", "head_then_last_layers"])
-def test_more_layers_than_a_backbone_has_may_be_searched_but_not_be_what_is_written(experiment, policy):
-    mine = experiment.with_bindings([f"run.freeze = @freezes.{policy}()", f"freezes.{policy}.unfrozen = 1"])
-    with pytest.raises(MisfitError, match=r"unfreezes 400: the backbone has 52 weight layers"):
-        mine.with_bindings([f"freezes.{policy}.unfrozen = 400"])
-    more = mine.with_bindings([f"search.space = {{'freezes.{policy}.unfrozen': ('int', 0, 400)}}"])
-    space.check(more, settings(more))
+@pytest.mark.parametrize(
+    ("policy", "most", "what"),
+    [
+        ("last_layers", 51, "weight layers"),
+        ("head_then_last_layers", 51, "weight layers"),
+        ("last_blocks", 18, "blocks"),
+    ],
+)
+def test_more_than_the_head_sees_of_a_backbone_is_refused_and_may_be_searched_beside_another(
+    experiment, policy, most, what
+):
+    """FCOS reads MobileNetV2 up to the last block at stride 32; its last layer is behind that."""
+    name = f"freezes.{policy}.unfrozen"
+    mine = experiment.with_bindings([f"run.freeze = @freezes.{policy}()", f"{name} = {most}"])
+    told = rf"unfreezes {most + 1} {what}: of mobilenet_v2 run.head uses {most} {what}; give 0 to {most}"
+    with pytest.raises(MisfitError, match=told):
+        mine.with_bindings([f"{name} = {most + 1}"])
+
+    def searched(more):
+        found = mine.with_bindings([f"search.space = {{'{name}': ('int', 0, {most + 1}){more}}}"])
+        space.check(found, settings(found))
+
+    with pytest.raises(ConfigError, match=rf"search.space\['{name}'\]: .*run.freeze = {policy}.*{told}"):
+        searched("")
+    with pytest.raises(ConfigError, match=told):
+        searched(", 'heads.fcos.strides': ('choice', (8, 16, 32), (8, 16)), 'fit.clip': ('float', 1.0, 10.0)")
+    searched(", 'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.resnet101())")
+
+
+def test_a_number_of_layers_may_need_two_other_values_and_many_are_left_to_the_trials(experiment):
+    written = experiment.with_bindings(["heads.fcos.strides = (4, 8)", "freezes.last_layers.unfrozen = 12"])
+
+    def check(names):
+        found = written.with_bindings([f"search.space = {{{names}}}"])
+        space.check(found, settings(found))
+
+    backbone = "'run.backbone': ('choice', @backbones.mobilenet_v2(), @backbones.vgg16())"
+    unfrozen = "'freezes.last_layers.unfrozen': ('int', 12, 40)"
+    strides = "'heads.fcos.strides': ('choice', (4, 8), (8, 16, 32))"
+    check(f"{backbone}, {unfrozen}, {strides}")
+    with pytest.raises(ConfigError, match=r"vgg16.*uses 10 weight layers"):
+        check(f"{backbone}, {unfrozen}")
+    many = ["fit.clip", "fit.learning_rate", "fit.backbone_rate", "fit.weight_decay", "fit.epochs"]
+    more = ", ".join(f"'{name}': ('float', 0.0001, 90.0)" for name in many)
+    more += ", 'features.views': ('int', 1, 8), 'run.seed': ('int', 0, 1), 'run.image_size': ('int', 320, 352)"
+    check(f"{backbone}, {unfrozen}, {more}")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "rest", "most"),
+    [
+        (["run.head = @heads.classifier()"], False, 52),
+        (["run.head = @heads.classifier()", "heads.classifier.taps = ('stride8',)"], False, 18),
+        ([], True, 52),
+    ],
+)
+def test_how_many_layers_there_are_is_the_heads_matter(tmp_path, monkeypatch, bindings, rest, most):
+    monkeypatch.setattr("tlx.models.heads.fcos.Fcos.takes_rest", rest)
+    file = tmp_path / "e.gin"
+    file.write_text(EXPERIMENT)
+    config.load([file], [*bindings, f"freezes.last_layers.unfrozen = {most}"])
+    with pytest.raises(MisfitError, match=f"uses {most} weight layers"):
+        config.load([file], [*bindings, f"freezes.last_layers.unfrozen = {most + 1}"])
 
 
 def test_a_value_need_suit_one_alternative_only(nested, experiment, monkeypatch):

@@ -22,30 +22,20 @@ from tlx.search import storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
-EXPERIMENT = """\
-DATA = '{folder}/scenes'
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-run.image_size = 64
-backbones.mobilenet_v2.weights = None
-backbones.mobilenet_v2.alpha = 0.35
-readers.scenes.path = %DATA
+EXPERIMENT = f"""\
+include '{Path(__file__).parents[1] / "small.gin"}'
+readers.scenes.path = '{{folder}}/scenes'
 readers.scenes.images = 10
-splits.own.dataset = @readers.scenes()
-freezes.last_layers.unfrozen = 0
-features.views = 1
-features.folder = '{folder}/features'
+features.folder = '{{folder}}/features'
 fit.batch_size = 4
 fit.epochs = 4
 fit.evaluations = 2
 search.trials = 3
 search.pruner = 'none'
-search.space = {{
+search.space = {{{{
     'fit.learning_rate': ('log', 1e-4, 1e-2),
     'fit.batch_size': ('power_of_two', 2, 8),
-}}
+}}}}
 """
 
 
@@ -110,6 +100,28 @@ def test_a_killed_worker_costs_one_attempt_and_the_search_finishes(gin, tmp_path
     assert "fit.learning_rate = 0.002" in saved["trials"][0]["bindings"]
     judged = tmp_path / "run" / saved["best"]["folder"]
     assert json.loads((judged / "result.json").read_text())["split"] == "validation"
+
+
+def test_a_worker_that_dies_before_it_has_an_answer_is_answered_again(gin, tmp_path, monkeypatch):
+    evaluated, asked = study.Study.evaluated, []
+
+    def answered_in_vain(self, trial, look):
+        answer = evaluated(self, trial, look)
+        asked.append((trial.number, look.update))
+        if len(asked) == 1:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+        # Where the worker is begun again within a trial, that trial is told what it knows.
+        return evaluated(self, trial, look) and answer
+
+    monkeypatch.setattr(study.Study, "evaluated", answered_in_vain)
+    gin.write_text(gin.read_text().replace("search.trials = 3", "search.trials = 1"))
+    result = run(gin, tmp_path / "run", Watcher())
+    assert [row["state"] for row in result["trials"]] == ["fail", "complete"]
+    (first, update), (second, again), *_ = asked
+    assert (first, second, again) == (0, 1, update)
+    lines = (tmp_path / "run" / result["trials"][1]["folder"] / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["answer"] for line in lines] == ["continue", "continue"]
 
 
 def test_a_killed_driver_leaves_a_study_that_goes_on(gin, tmp_path):
@@ -227,16 +239,24 @@ def test_a_search_among_backbones_asks_each_what_is_its_own(gin, tmp_path, monke
         config.load([tmp_path / "run" / "config.gin"], bindings)
 
 
-def test_more_layers_than_a_backbone_has_are_infeasible_and_the_search_goes_on(gin, tmp_path):
-    """Trained in earnest: that the head sees one layer less than there are is met where the network is built."""
+def test_what_does_not_fit_together_is_infeasible_and_the_search_goes_on(gin, tmp_path):
+    """Trained in earnest: too many layers for one choice of strides, and a rule for a layer that is not there."""
     text = gin.read_text().partition("search.trials")[0].replace("fit.epochs = 4", "fit.epochs = 1")
-    space = "search.space = {'freezes.last_layers.unfrozen': ('choice', 0, 52, 500)}\nsearch.sampler = 'grid'\n"
-    gin.write_text(text + space + "search.trials = 3\nmemory.probe = False\n")
+    space = (
+        "search.space = {'run.freeze': ('choice', @freezes.last_layers(), @freezes.patterns()),"
+        " 'freezes.last_layers.unfrozen': ('choice', 0, 51),"
+        " 'heads.fcos.strides': ('choice', (8, 16, 32), (8, 16))}\nsearch.sampler = 'grid'\n"
+        "freezes.patterns.rules = (('block_99', 'train'), ('', 'freeze'))\nheads.fcos.strides = (8, 16)\n"
+    )
+    gin.write_text(text + space + "search.trials = 6\nmemory.probe = False\n")
     rows = run(gin, tmp_path / "run", Watcher())["trials"]
-    assert [row["state"] for row in rows] == ["complete", "pruned", "pruned"]
-    causes = {row["bindings"][0].rpartition(" ")[2]: row["cause"] for row in rows}
-    assert "unfrozen = 52: the backbone has 51 weight layers" in causes["52"]
-    assert "unfreezes 500: the backbone has 52 weight layers" in causes["500"]
+    causes = {tuple(binding.partition(" = ")[2] for binding in row["bindings"]): row["cause"] for row in rows}
+    assert len(causes) == 6
+    for strides in ("(8, 16, 32)", "(8, 16)"):
+        assert causes["@freezes.last_layers()", "0", strides] is None
+        assert "'block_99' decides for no layer" in causes["@freezes.patterns()", strides]
+    assert causes["@freezes.last_layers()", "51", "(8, 16, 32)"] is None
+    assert "run.head uses 39 weight layers" in causes["@freezes.last_layers()", "51", "(8, 16)"]
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +15,8 @@ from tlx.search import space, storage, study
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
 
-EXPERIMENT = """\
-DATA = '{folder}/none'
-run.data = @splits.own()
-run.backbone = @backbones.mobilenet_v2()
-run.head = @heads.fcos()
-run.freeze = @freezes.last_layers()
-readers.voc.path = %DATA
-splits.own.dataset = @readers.voc()
-freezes.last_layers.unfrozen = 0
+EXPERIMENT = f"""\
+include '{Path(__file__).parents[1] / "minimal.gin"}'
 search.trials = 6
 search.pruner = 'none'
 search.space = {{
@@ -47,7 +41,7 @@ class Quiet(Listener):
 def gin(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     file = tmp_path / "ways.gin"
-    file.write_text(EXPERIMENT.format(folder=tmp_path))
+    file.write_text(EXPERIMENT)
     return file
 
 

@@ -93,6 +93,13 @@ def test_a_drawing_says_what_the_picture_was_taken_for_and_what_it_is(targets, t
     assert ImageChops.difference(drawn, caption(picture, f"{text}!", right)).getbbox() is not None
 
 
+def test_a_view_is_shown_with_the_name_of_its_class():
+    picture = Image.new("RGB", (64, 64), (90, 90, 90))
+    arrays = TASK.arrays([ImageClass(3)], whole(Picture(0, 64, 64), (64, 64)), 1)
+    drawn = TASK.draw_arrays(picture, arrays, CLASSES)
+    assert ImageChops.difference(drawn, caption(picture, "dog", None)).getbbox() is None
+
+
 @pytest.mark.parametrize("wrong", [np.zeros((1, 3), np.float32), np.zeros((), np.float32), np.zeros(3)])
 def test_shape_and_dtype_are_checked_when_made(wrong):
     with pytest.raises(ModelError, match=r"class scores: have \(.*\) float\d\d; expected float32 \[classes\]"):

@@ -147,8 +147,8 @@ def test_an_experiment_with_it_is_checked(folder):
     ],
 )
 def test_what_is_wrong_with_it_is_told_before_any_data_is_read(folder, binding, problem):
-    command = "search" if binding.startswith("search") else "check"
-    code, said = tlx(command, folder / "drawn.gin", f"--gin_bindings={binding}", f"--run_dir={folder / 'none'}")
+    command = ["search", f"--run_dir={folder / 'none'}"] if binding.startswith("search") else ["check"]
+    code, said = tlx(*command, folder / "drawn.gin", f"--gin_bindings={binding}")
     assert code == 1
     assert problem in said
     assert not (folder / "none").exists()
@@ -239,6 +239,7 @@ def test_its_data_is_recognized_and_inspected(folder):
     code, said = tlx("inspect", folder / "data", f"--out={folder / 'report'}")
     assert code in (0, 1), said
     assert "hidden-points" in said
+    assert " objects, 2 classes" in said
     assert (folder / "report" / "index.html").exists()
     code, said = tlx("inspect", folder / "drawn.gin", f"--out={folder / 'views'}")
     assert code in (0, 1), said

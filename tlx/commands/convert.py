@@ -18,6 +18,7 @@ from tlx.data.files import existing
 from tlx.errors import DataError, TlxError
 from tlx.registry import commands
 from tlx.report.terminal import Terminal
+from tlx.tasks.task import task_of
 
 flags.declare_key_flag("format")
 flags.declare_key_flag("gin_bindings")
@@ -55,10 +56,11 @@ def convert_data(arguments: list[str]) -> None:
 
 
 def _account(dataset: Dataset) -> str:
-    """Return how many images, boxes, classes and ignore regions a dataset has, in words."""
-    boxes = sum(dataset.counts().values())
-    ignored = sum(len(example.objects) for example in dataset.examples) - boxes
-    return f"{len(dataset)} images, {boxes} boxes of {len(dataset.classes)} classes, {ignored} ignore regions"
+    """Return how many images, labels, classes and ignore regions a dataset has, in words."""
+    task, count = task_of(dataset.task), sum(dataset.counts().values())
+    ignored = sum(len(example.objects) for example in dataset.examples) - count
+    regions = f", {ignored} ignore regions" if task.sized else ""
+    return f"{len(dataset)} images, {count} {task.labels} of {len(dataset.classes)} classes{regions}"
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -22,7 +22,7 @@ from tlx.data.sniff import recognize
 from tlx.data.splits.parts import Splits
 from tlx.data.survey import watched_by
 from tlx.errors import TlxError
-from tlx.pipeline import Views
+from tlx.pipeline import Views, height_width
 from tlx.registry import Entry, commands
 from tlx.report.terminal import Terminal
 from tlx.tree import Node, walk
@@ -129,12 +129,11 @@ def _read(path: Path) -> _Read:
 def _read_experiment(path: Path) -> _Read:
     experiment = config.load([path], FLAGS.gin_bindings, FLAGS.allow_imports)
     data = experiment.trees["run"].arguments["data"]
-    size: Any = FLAGS.image_size or experiment.value("run.image_size")
+    size = height_width(FLAGS.image_size or experiment.value("run.image_size"))
     names = {_reader(node) for node in walk([data]) if node.entry.kind == "readers"}
     format = names.pop() if len(names) == 1 else "several formats"
-    height_width = (size, size) if isinstance(size, int) else size
     divided = config.build(data)
-    return _Read(divided, format, height_width, _views(experiment, divided, height_width))
+    return _Read(divided, format, size, _views(experiment, divided, size))
 
 
 def _views(experiment: Experiment, data: Any, size: tuple[int, int]) -> Views:

@@ -1,5 +1,6 @@
 """What all commands share: the flags and the terminal."""
 
+import os
 import sys
 from typing import Any
 
@@ -8,6 +9,9 @@ from rich.console import Console
 
 FLAGS = flags.FLAGS
 CONSOLE = Console(highlight=False)
+if not CONSOLE.is_terminal and "COLUMNS" not in os.environ:
+    # In a file or a pipe no column of a table needs to be cut short.
+    CONSOLE.width = 1000
 
 flags.DEFINE_string("format", None, "The format to write, or to read (by default the one that is recognized).")
 flags.DEFINE_multi_string("gin_bindings", [], 'A binding such as "fit.epochs = 10"; may be repeated; overrides files.')

@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from tlx.errors import ConfigError, suggest
 from tlx.models.weights import Restored
+
+
+class Depth(NamedTuple):
+    """How many weight layers and blocks a network has up to a tap: what a freeze policy counts, its own included."""
+
+    weight_layers: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -15,12 +22,14 @@ class Tap:
 
     `stride` is how many pixels of the picture one step of the output is, and `layer` the layer whose output it is.
     `pool` asks for the average or the maximum over the whole picture, [b, c], instead of the map [b, h, w, c].
+    `depth` is how much of the network computes it, if that is known before the network is built.
     """
 
     name: str
     stride: int
     layer: str
     pool: Literal["avg", "max"] | None = None
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,7 @@ class Backbone:
     `taps` are the places that feed a head, those of a finer stride first; where there are several at one stride,
     the first is the one that serves a feature pyramid: the end of the last block at that stride. `final` is behind
     the network's last layer. `blocks` is a regular expression; layers whose names give the same text for its first
-    group form one block, and any other layer belongs to the block before it. `weight_layers` is how many of these
-    there are up to `final`, if that is known before the network is built.
+    group form one block, and any other layer belongs to the block before it.
     """
 
     name: str
@@ -44,11 +52,13 @@ class Backbone:
     taps: tuple[Tap, ...]
     final: Tap
     blocks: str
-    weight_layers: int | None = None
 
 
 def tap_table(
-    ends: Mapping[int, str], final: str | None = None, expansion: str | None = None
+    ends: Mapping[int, str],
+    final: str | None = None,
+    expansion: str | None = None,
+    depths: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[tuple[Tap, ...], Tap]:
     """Return a backbone's `taps` and `final` from the names of its layers.
 
@@ -56,6 +66,7 @@ def tap_table(
     names the network's last layer where that is not the last of `ends`. A network of inverted residual blocks has
     "expanded" taps as well, from stride 8 on: the wide activation in the first block of the next stage, which is still
     at this stride, and at the last stride that of `final`. `expansion` is the part of its name behind the block's.
+    `depths` are those of all taps in order, `final` last.
 
     Source: Liu et al., SSD, ECCV 2016, as the TensorFlow Object Detection API has it on MobileNets.
     """
@@ -68,6 +79,8 @@ def tap_table(
         if expansion and stride >= 8:
             wide = behind.layer if stride == last else f"{_next_block(layer)}_{expansion}"
             taps.append(Tap(f"expanded{stride}", stride, wide))
+    if depths:
+        *taps, behind = (replace(tap, depth=Depth(*depth)) for tap, depth in zip((*taps, behind), depths, strict=True))
     return tuple(taps), behind
 
 

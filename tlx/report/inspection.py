@@ -15,7 +15,7 @@ from tlx.data.doctor.patient import Patient, admit
 from tlx.data.splits.parts import Splits
 from tlx.pipeline import Views
 from tlx.report.histogram import Histogram, counted, doubling
-from tlx.tasks.task import task_of
+from tlx.tasks.task import Task, task_of
 
 # COCO's: a box is small below 32 x 32 pixels and large from 96 x 96 on.
 SMALL, LARGE = 32.0, 96.0
@@ -35,6 +35,29 @@ class Inspection:
     patient: Patient
     findings: tuple[Finding, ...]
     views: Views | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task that the data is labelled for, which says what its labels are called."""
+        return task_of(self.patient.task)
+
+    @cached_property
+    def table(self) -> list[list[str]]:
+        """The counts as a person reads them: a line of heads, one for each class, and the total last."""
+        parts = [name for name in self.parts if len(self.parts) > 1]
+        sizes = SIZES if self.task.sized else ()
+        lines = [["class", "images", self.task.labels, *parts, *sizes, *(["ignored"] if self.task.sized else [])]]
+        for row in self.rows:
+            numbers = [row["images"], row["boxes"], *(row["parts"][part] for part in parts)]
+            numbers += [*row["sizes"].values(), row["ignored"]] if self.task.sized else []
+            lines.append([row["class"], *map(str, numbers)])
+        return lines
+
+    @property
+    def summary(self) -> str:
+        """How much there is, in words."""
+        labels = f"{self.rows[-1]['boxes']} {self.task.labels}"
+        return f"{len(self.patient.examples)} images, {labels}, {len(self.patient.classes)} classes"
 
     @property
     def severity(self) -> int:
@@ -65,11 +88,11 @@ class Inspection:
 
     @cached_property
     def histograms(self) -> list[Histogram]:
-        """The sizes of images, and, where there are boxes, theirs and how many an image has."""
+        """The sizes of images, and, where labels have sizes, theirs and how many an image has."""
         examples = self.patient.examples
         height, width = self.patient.size
         images = doubling("image size: √(width x height), px", (float(e.width * e.height) ** 0.5 for e in examples))
-        if self.patient.task == "classification":
+        if not self.task.sized:
             return [images]
         scales = [min(width / e.width, height / e.height) for e in examples]
         sides = [_sides(e)[~e.objects.ignore] for e in examples]
@@ -78,7 +101,7 @@ class Inspection:
             images,
             doubling("box size: √(width x height), px", _joined(sides)),
             doubling(f"box size once images are {width} x {height} px", _joined(trained)),
-            counted("boxes in an image", (len(e.targets.counted) for e in examples)),
+            counted(f"{self.task.labels} in an image", (len(e.targets.counted) for e in examples)),
         ]
 
     def image_kinds(self) -> dict[str, int]:

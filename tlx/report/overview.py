@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tlx.data.dataset import Finding
 from tlx.data.doctor import grouped
-from tlx.report.inspection import SIZES, Inspection
+from tlx.report.inspection import Inspection
 from tlx.report.text import printable
 
 _CLASSES, _CASES = 30, 3
@@ -19,9 +19,7 @@ _HEADS = {"error": "Errors: training would be nonsense", "warning": "Warnings: l
 
 def overview(inspection: Inspection) -> RenderableType:
     """Return everything that a person wants to see at first."""
-    patient, total = inspection.patient, inspection.rows[-1]
-    what = f"{len(patient.examples)} images, {total['boxes']} boxes, {len(patient.classes)} classes"
-    title = Text.assemble((printable(inspection.name), "bold"), f": {inspection.format}, {what}")
+    title = Text.assemble((printable(inspection.name), "bold"), f": {inspection.format}, {inspection.summary}")
     kinds = "; ".join(f"{n} x {kind}" for kind, n in list(inspection.image_kinds().items())[:6])
     parts = [_parts(inspection)] if len(inspection.parts) > 1 else []
     findings = findings_text(inspection.groups)
@@ -47,25 +45,24 @@ def findings_text(groups: dict[str, list[Finding]]) -> Iterator[Text]:
 
 
 def _counts(inspection: Inspection) -> Table:
-    parts = list(inspection.parts) if len(inspection.parts) > 1 else []
-    title = "boxes by class, part and size (COCO's small and large)"
-    table = Table("class", title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("images", "boxes", *parts, *SIZES, "ignored"):
-        table.add_column(printable(name), justify="right")
-    *rows, total = inspection.rows
-    rows = sorted(rows, key=lambda row: -row["boxes"])
-    for row in [*rows[:_CLASSES], total]:
-        if row is total and len(rows) > _CLASSES:
-            table.add_row(f"and {len(rows) - _CLASSES} more classes", style="dim")
-        numbers = (row["images"], row["boxes"], *(row["parts"][part] for part in parts), *row["sizes"].values())
-        style = "bold" if row is total else ""
-        table.add_row(Text(printable(row["class"])), *map(str, (*numbers, row["ignored"])), style=style)
+    by = ["class", *(["part"] if len(inspection.parts) > 1 else []), *(["size"] if inspection.task.sized else [])]
+    named = " and ".join(filter(None, (", ".join(by[:-1]), by[-1])))
+    title = f"{inspection.task.labels} by {named}" + (" (COCO's small and large)" if inspection.task.sized else "")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    heads, *lines, total = inspection.table
+    for head in heads:
+        table.add_column(Text(printable(head)), justify="left" if head is heads[0] else "right")
+    lines.sort(key=lambda line: -int(line[2]))
+    for line in [*lines[:_CLASSES], total]:
+        if line is total and len(lines) > _CLASSES:
+            table.add_row(f"and {len(lines) - _CLASSES} more classes", style="dim")
+        table.add_row(Text(printable(line[0])), *line[1:], style="bold" if line is total else "")
     return table
 
 
 def _parts(inspection: Inspection) -> Text:
     told = (
-        f"{name}: {part['images']} images, {part['empty']} of them without boxes"
+        f"{name}: {part['images']} images, {part['empty']} of them without {inspection.task.labels}"
         for name, part in inspection.parts.items()
     )
     return Text("; ".join(told), style="dim")

@@ -18,7 +18,7 @@ from tlx.data.targets import Boxes
 from tlx.errors import DataError
 from tlx.pipeline import Views
 from tlx.report.augmented import augmented
-from tlx.report.inspection import SIZES, Inspection
+from tlx.report.inspection import Inspection
 from tlx.report.pictures import contact_sheet, draw
 from tlx.report.text import printable
 
@@ -69,9 +69,7 @@ def chosen(inspection: Inspection, count: int) -> list[int]:
 def page(inspection: Inspection) -> str:
     """Return an inspection as an HTML document."""
     title = _text(f"{inspection.name}: {inspection.format}")
-    boxes = inspection.rows[-1]["boxes"]
-    patient = inspection.patient
-    lead = f"{len(patient.examples)} images, {boxes} boxes, {len(patient.classes)} classes, in {inspection.path}"
+    lead = f"{inspection.summary}, in {inspection.path}"
     kinds = "; ".join(f"{n} x {kind}" for kind, n in inspection.image_kinds().items())
     histograms = "".join(
         f"<figure><figcaption>{_text(one.title)}</figcaption>{one.svg()}</figure>" for one in inspection.histograms
@@ -120,21 +118,9 @@ def _line(finding: Finding) -> str:
 
 
 def _counts(inspection: Inspection) -> str:
-    parts = [name for name in inspection.parts if len(inspection.parts) > 1]
-    heads = ["class", "images", "boxes", *parts, *SIZES, "ignored"]
-    rows = [
-        (
-            row["class"],
-            row["images"],
-            row["boxes"],
-            *(row["parts"][p] for p in parts),
-            *row["sizes"].values(),
-            row["ignored"],
-        )
-        for row in inspection.rows
-    ]
+    heads, *lines = inspection.table
     head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
@@ -148,7 +134,7 @@ def _figures(pictures: Sequence[tuple[str, Image.Image]]) -> str:
 
 @lru_cache(maxsize=1)
 def _augmented(views: Views) -> list[tuple[str, Image.Image]]:
-    """Return views with their boxes; kept, since the page and a file of their own show the same ones."""
+    """Return views with their labels; kept, since the page and a file of their own show the same ones."""
     return augmented(views, _VIEWS)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tlx.data.targets import ANY_CLASS, Boxes
+from tlx.report.text import printable
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -92,7 +93,7 @@ def caption(image: Image.Image, text: str, right: bool | None) -> Image.Image:
     """
     factor = max(1, -(-SMALLEST // max(image.size)))
     shown = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    font = ImageFont.load_default(size=max(14, shown.width // 18))
+    text, font = printable(text), ImageFont.load_default(size=max(14, shown.width // 18))
     ascent, descent = font.getmetrics()
     colour = GREY if right is None else GREEN if right else RED
     picture = Image.new("RGB", (shown.width, shown.height + 2 * (ascent + descent)), colour)

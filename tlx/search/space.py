@@ -56,6 +56,10 @@ class Search:
         refuse_values("search", self, sound)
 
 
+# So many combinations are tried before a value is said to fit none; where there are more, trials may find one.
+_TRIES = 200
+
+
 @dataclass(frozen=True)
 class Space:
     """Ranges by the names of bindings, and the tree that has these as arguments.
@@ -243,21 +247,30 @@ def _check_written(where: str, name: str, written: Any, bounds: tuple) -> None:
 
 
 def _check_value(where: str, experiment: Experiment, space: Space, name: str, value: Any) -> None:
-    """Raise a ConfigError if no alternative of the space takes this value."""
+    """Raise a ConfigError if nothing that the space may choose beside this value takes it."""
     refused = []
-    for way in ({}, *space.alternatives()):
-        values = space.usual(experiment, way | {name: value})
+    for tried, known in enumerate(_beside(space, name, refused)):
+        if tried == _TRIES:
+            return
+        values = space.usual(experiment, known | {name: value})
         if name not in values:
             continue
         try:
             experiment.with_bindings([binding(*item) for item in values.items()])
             return
-        except MisfitError:
-            # Another value beside it may suit it: the trial that meets this is infeasible, and the search goes on.
-            return
         except ConfigError as error:
             refused.append(error)
     raise ConfigError(f"{where}: {refused[0] if refused else 'no alternative of the space has it'}") from None
+
+
+def _beside(space: Space, name: str, refused: Sequence[ConfigError]) -> Iterator[dict[str, Any]]:
+    """Yield what may be chosen beside a name: each alternative, and where it is `refused` as a misfit, any value."""
+    ways = [{}, *space.alternatives()]
+    yield from ways
+    if any(isinstance(error, MisfitError) for error in refused):
+        others = {n: ranges.samples(b) for n, b in space.bounds.items() if n != name and not _has_factories(b)}
+        for way, *values in product(ways, *others.values()):
+            yield dict(zip(others, values, strict=True)) | way
 
 
 def binding(name: str, value: Any) -> str:

@@ -100,6 +100,8 @@ def quiet_optuna() -> Any:
     import optuna  # noqa: PLC0415  Commands that only answer must not spend that.
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # A run asks again about a look if it died before it had the answer.
+    warnings.filterwarnings("ignore", "The reported value is ignored")
     return optuna
 
 

@@ -44,6 +44,8 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     evaluator: ClassVar[str] = "classification"
+    labels: ClassVar[str] = "labels"
+    sized: ClassVar[bool] = False
 
     def room(self, dataset: Dataset, pictures: int) -> int:
         """Return 1: a picture has one class."""
@@ -78,6 +80,9 @@ class Classification(Task):
             return caption(picture, said, None)
         right = prediction.best == true
         return caption(picture, said if right else f"{said}, is {classes[true]}", right)
+
+    def draw_arrays(self, picture: Image.Image, arrays: Arrays, classes: Sequence[str]) -> Image.Image:
+        return caption(picture, classes[int(arrays["label"])], None)
 
     def to_json(self, prediction: ClassScores, classes: Sequence[str]) -> dict[str, Any]:
         """Return {"class", "score", "scores": the most likely classes with theirs, best first}."""

@@ -69,6 +69,7 @@ class Detection(Task):
     name: ClassVar[str] = "detection"
     evaluator: ClassVar[str] = "coco"
     combines: ClassVar[bool] = True
+    labels: ClassVar[str] = "boxes"
 
     def room(self, dataset: Dataset, pictures: int) -> int:
         """Return the most boxes that so many pictures have, at least one."""

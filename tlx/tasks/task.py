@@ -22,13 +22,16 @@ class Task(ABC):
 
     `name` is the registered name, as `Dataset.task` and `Head.task` give it. `evaluator` is the registered
     name of the evaluator that judges it by default. `combines` is whether augmentations may put several pictures into
-    one. A prediction is what `prediction` returns; only the task,
-    its evaluators and its heads look into one.
+    one. `labels` is what a report calls the labels of pictures, and `sized` whether each is of a place in a picture,
+    whose size is worth telling. A prediction is what `prediction` returns; only the task, its evaluators and its heads
+    look into one.
     """
 
     name: ClassVar[str]
     evaluator: ClassVar[str]
     combines: ClassVar[bool] = False
+    labels: ClassVar[str] = "objects"
+    sized: ClassVar[bool] = True
 
     @abstractmethod
     def room(self, dataset: Dataset, pictures: int) -> Any:

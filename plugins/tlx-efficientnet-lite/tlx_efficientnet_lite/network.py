@@ -4,7 +4,7 @@ Source: Tan and Le, "EfficientNet" (ICML 2019), and the Lite variants published 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +59,11 @@ def _round(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-def taps(width: float, depth: float) -> tuple[tuple[Tap, ...], Tap]:
+def taps(width: float, depth: float, depths: Sequence[tuple[int, int]]) -> tuple[tuple[Tap, ...], Tap]:
     """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`."""
     ends = {block.name[5]: block.output for block in blocks(width, depth)}
     stages = {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
-    return tap_table(stages, "top_relu6", "expand_relu6")
+    return tap_table(stages, "top_relu6", "expand_relu6", depths)
 
 
 def build(name: str, width: float, depth: float, size: tuple[int, int]) -> Any:

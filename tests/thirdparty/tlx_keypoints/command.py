@@ -9,6 +9,8 @@ from tlx.commands.experiment import trained
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.registry import commands
 
+for _name in ("gin_bindings", "allow_imports"):
+    flags.declare_key_flag(_name)
 flags.DEFINE_integer("digits", 2, "How many digits a number is shown with.", 0, 9)
 
 
