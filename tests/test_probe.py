@@ -56,5 +56,6 @@ def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     assert 1e5 < need["each"] < 1e8
     assert 1e8 < need["fixed"] < 2e10
     assert 0 <= need["look"] < 1e8
+    assert 0 <= need["left"] < need["fixed"]
     assert listener.heard == [("measuring memory", i, 2) for i in range(3)]
     assert not any(tmp_path.iterdir())

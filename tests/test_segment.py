@@ -36,7 +36,7 @@ def rows(layout, pictures, seed=0):
     dtype=st.sampled_from(["float32", "float16"]),
     at_once=st.integers(1, 7),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_was_written_is_read(tmp_path_factory, names, views, shapes, dtype, at_once):
     layout = Layout(views, shapes, dtype)
     expected = rows(layout, len(names)).astype(dtype)

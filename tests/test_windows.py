@@ -260,7 +260,7 @@ places = st.tuples(st.integers(0, 60), st.integers(0, 50), st.integers(30, 80), 
 shares = st.floats(0, 1, width=32)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     places,
     st.lists(st.tuples(*[shares] * 4), min_size=1, max_size=5),

@@ -32,12 +32,13 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
     First some updates are done on each of `micros` (two sizes, growing), then everything else on each: evaluation,
     and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
     the phase takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
-    evaluated at once ("look"). The examples have the input's full size and as many boxes as any training picture.
-    What is loaded ahead is counted in.
+    evaluated at once ("look"); and, after all that, what the process still holds of it ("left"). The examples have the
+    input's full size and as many boxes as any training picture. What is loaded ahead is counted in.
     """
     refuse_errors(run.data)
     devices = several_here(run.fit.strategy)
     detector, layers = assemble(run, devices)
+    before = memory.own()
     rates = freeze.apply(run.freeze, detector.backbone, layers, phase).rates
     parts = cut(detector.network, detector.blocks)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
@@ -54,12 +55,19 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
     look = max(0.0, (looked[1] - looked[0]) / (min(large, BATCH) - min(small, BATCH)))
     kept = max(0.0, looked[1] - trained[1] - min(large, BATCH) * look)
     ahead = (AHEAD + 1) * sum(np.asarray(a).nbytes for a in tf.nest.flatten(_worst(parts, source, 1)))
-    return {"fixed": trained[0] - small * each + kept + _REST, "each": each + ahead, "look": look}
+    del learner, source
+    _clean()
+    left = max(0, memory.own() - before)
+    return {"fixed": trained[0] - small * each + kept + _REST, "each": each + ahead, "look": look, "left": left}
+
+
+def _clean() -> None:
+    gc.collect()
+    memory.give_back()
 
 
 def _peak(do: Callable[[], Any]) -> int:
-    gc.collect()
-    memory.give_back()
+    _clean()
     memory.reset_peak()
     for _ in range(_TIMES):
         do()

@@ -38,7 +38,7 @@ def area(box):
     return (box[2:] - box[:2]).prod()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds, st.sampled_from([0.1, 0.3, 0.5]))
 def test_an_object_overlaps_the_crop_by_at_least_so_much(seed, least):
     box = cropped(CropByOverlap((least,), (0.05, 0.5), probability=1.0), seed)
@@ -50,7 +50,7 @@ def test_an_object_overlaps_the_crop_by_at_least_so_much(seed, least):
         assert 0.5 - 1e-9 <= (box[2] - box[0]) / (box[3] - box[1]) <= 2 + 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds, st.sampled_from([0.5, 1.0]))
 def test_so_much_of_an_object_stays_in_the_crop(seed, least):
     for operation in (RandomCropImage(least), SsdRandomCrop((least,), random_coef=0.0)):
@@ -58,7 +58,7 @@ def test_so_much_of_an_object_stays_in_the_crop(seed, least):
         assert max(overlap(box, other) / area(other) for other in BOXES[:2]) >= least - 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds)
 def test_centres_stay_where_rounding_leaves_less_than_no_room(seed):
     rng = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def test_crops_are_found_and_differ():
     assert all(cropped(CropByOverlap(probability=0.0), seed).tolist() == [0, 0, 300, 200] for seed in range(9))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seeds, st.sampled_from([0.1, 0.5, 1.0]))
 def test_the_middle_of_every_object_that_counts_stays(seed, smallest):
     box = cropped(CropKeepingCentres(smallest), seed)

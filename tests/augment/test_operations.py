@@ -154,13 +154,13 @@ def test_every_registered_augmentation_is_checked():
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(*[sides] * 4), st.tuples(*[shares] * 4), frames, seeds, resizes)
 def test_boxes_move_with_their_pixels(name, sizes, shares, size, seed, resize):
     assume(check(CASES[name], sizes, shares, size, seed, resize))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.tuples(*[sides] * 4), st.tuples(*[shares] * 4), frames, seeds, resizes)
 def test_boxes_move_with_their_pixels_through_several_operations(sizes, shares, size, seed, resize):
     assume(check(TOGETHER, sizes, shares, size, seed, resize))

@@ -181,7 +181,7 @@ def test_a_replaced_file_is_read_anew(tmp_path):
     assert len(members(archive)) == 2
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_zip_is_read_right_or_refused(tmp_path_factory, data):
     files = {"a/1.txt": b"one" * 50, "b/2.txt": b"two", "c/": b""}

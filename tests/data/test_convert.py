@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -158,7 +158,7 @@ def state(folder):
 
 
 @pytest.mark.parametrize("first", DETECTION)
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(made())
 def test_every_box_class_flag_and_image_goes_through_every_two_formats(first, make):
     with tempfile.TemporaryDirectory() as temporary:
@@ -274,7 +274,7 @@ def test_images_with_a_class_become_boxes_and_that_is_told(tmp_path, format):
     assert read(format, tmp_path / "out").examples[0].objects.boxes.tolist() == [[0, 0, 64, 48]]
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(some_classes, st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True), st.booleans())
 def test_a_class_of_a_whole_image_goes_through_every_two_formats(classes, files, divided):
     with tempfile.TemporaryDirectory() as temporary:

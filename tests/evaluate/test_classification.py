@@ -59,7 +59,7 @@ def test_of_equal_scores_the_first_class_is_the_more_likely():
     assert evaluated(range(7), [[0.125] * 7] * 7)["values"]["top5_accuracy"] == 5 / 7
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 6), st.lists(st.integers(0, 4), min_size=7, max_size=7)), min_size=1))
 def test_values_are_what_a_plain_count_gives(pictures):
     labels, rows = zip(*pictures, strict=True)

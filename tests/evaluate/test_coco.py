@@ -211,7 +211,7 @@ def test_only_the_best_detections_of_an_image_and_class_count():
     assert Coco(max_detections=2)(data, [late])["values"]["AR"] == 1.0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(scenes())
 def test_ap50_equals_a_plain_implementation(scene):
     data, predictions = scene
@@ -222,7 +222,7 @@ def test_ap50_equals_a_plain_implementation(scene):
         assert per_class[name]["AP50"] == pytest.approx(plain_ap50(data, predictions, label), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(scenes(), st.randoms(use_true_random=False))
 def test_order_of_images_and_boxes_does_not_matter(scene, random):
     data, predictions = scene
@@ -239,7 +239,7 @@ def test_order_of_images_and_boxes_does_not_matter(scene, random):
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(scenes())
 def test_metrics_are_clean_bounded_and_ordered(scene):
     data, predictions = scene
@@ -254,7 +254,7 @@ def test_metrics_are_clean_bounded_and_ordered(scene):
     assert metrics["counts"]["boxes"] == sum(of_class["boxes"] for of_class in metrics["per_class"].values())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(scenes())
 def test_detections_in_a_new_ignore_region_change_nothing(scene):
     data, predictions = scene

@@ -90,7 +90,7 @@ def scene(evaluator, seed, size):
     return Dataset("drawn", CLASSES, examples, task=evaluator.task), [prediction for _, prediction in pairs]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 6), chosen=st.data())
 @pytest.mark.parametrize("task", sorted(MAKERS))
 def test_records_of_some_pictures_sum_up_to_an_evaluation_of_these_alone(task, seed, size, chosen):

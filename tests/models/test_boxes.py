@@ -12,7 +12,7 @@ box = st.tuples(coordinate, coordinate, st.integers(1, 50), st.integers(1, 50)).
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
 )
 lists = st.lists(box, min_size=1, max_size=12).map(lambda boxes: np.array(boxes, np.float32))
-some = settings(max_examples=60, deadline=None)
+some = settings(max_examples=60)
 
 
 def reference(a, b):
@@ -76,7 +76,7 @@ clusters = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(clusters, clusters, st.sampled_from([0.33, 0.51, 0.62, 0.77]))
 def test_suppress_is_greedy_suppression_within_each_class(one, other, threshold):
     size = max(len(one), len(other))

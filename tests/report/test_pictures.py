@@ -103,7 +103,7 @@ def test_lines_and_letters_grow_with_the_picture():
     assert label_height(4) > 3 * label_height(1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
 def test_any_box_on_any_picture_can_be_drawn(width, height, seed):
     rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ def test_a_small_picture_is_enlarged_for_its_caption():
     assert touched(picture.crop((0, 0, 32 * factor, 24 * factor)), blank(32 * factor, 24 * factor)) is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 900), st.integers(1, 900), st.text(max_size=80))
 @example(1, 1, "two\nlines")
 def test_any_text_can_stand_beneath_any_picture(width, height, text):

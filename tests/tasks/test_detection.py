@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
@@ -214,7 +214,6 @@ clusters = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(clusters)
 def test_of_whole_views_as_many_are_joined_as_postprocessing_keeps(rows):
     rows = [(x, y, x + w, y + h, 1 - i / 32, label) for i, (x, y, w, h, label) in enumerate(rows)]

@@ -137,6 +137,14 @@ def test_each_phase_has_the_micro_batch_that_fits_there(experiment, tmp_path, ma
     ]
 
 
+def test_what_a_phase_leaves_in_the_process_is_counted_in_those_after_it(experiment, tmp_path, machine):
+    machine.needs = [HEAD | {"left": 1e8}, ALL]
+    outcome, _ = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert (outcome.kind, machine.tried) == ("done", [[64, 21]])
+    known = Ledger(attempts.LEDGER).get(kind(describe(experiment.with_bindings(TWO))))
+    assert [need.fixed for need in known] == [1e8, 2e8]
+
+
 @pytest.mark.parametrize(
     ("fits", "tried", "learnt"),
     [

@@ -24,7 +24,7 @@ def test_the_largest_micro_batch_fits_and_one_more_would_not(fixed, each, look, 
         assert need.peak(micro + 1) * margin >= limit * (1 - 1e-6) - margin * (micro + 1)
 
 
-@pytest.mark.parametrize("needs", [(Need(1e9, 2e6),), (Need(1e9, 2e6), Need(2e9, 3e7, 1.0, 8, 4e9))])
+@pytest.mark.parametrize("needs", [(Need(1e9, 2e6),), (Need(1e9, 2e6), Need(2e9, 3e7, 1.0, 8, 4e9, 5e7))])
 def test_the_need_of_each_phase_comes_back_as_it_was_put(tmp_path, needs):
     ledger = Ledger(tmp_path / "deep" / "memory.json")
     assert ledger.get("a") is None
@@ -36,7 +36,7 @@ def test_the_need_of_each_phase_comes_back_as_it_was_put(tmp_path, needs):
 def test_a_death_is_learnt_from(tmp_path):
     ledger = Ledger(tmp_path / "memory.json")
     ledger.put("a", [Need(1.0, 1.0)], "head")
-    assert ledger.died("a", [32], 1e12, "head") == (Need(1.0, 1.0, 0.0, 32, 1e12),)
+    assert ledger.died("a", [32], 1e12, "head") == (Need(1.0, 1.0, tried=32, within=1e12),)
     assert ledger.died("a", [50], 1e12, "head")[0].tried == 32
     assert ledger.died("a", [16], 1e12, "head")[0].tried == 16
 

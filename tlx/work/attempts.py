@@ -105,11 +105,12 @@ class Attempts:
         hopeless = known and not all(need.largest_tried(1, self.limit.bytes) for need in known)
         if measured or hopeless or not self.settings.probe:
             return known
-        needs = []
+        needs: list[Need] = []
         for phase in range(_phases(experiment)):
             if (need := self._measured(phase, bindings, listener)) is None:
                 return None
-            needs.append(need)
+            earlier = sum(one.left for one in needs) if need.fixed else 0.0
+            needs.append(replace(need, fixed=need.fixed + earlier))
         self.ledger.put(kind(what), needs, what)
         return tuple(needs)
 

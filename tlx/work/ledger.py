@@ -25,6 +25,7 @@ class Need:
 
     It is `fixed`, `each` for each example of a micro-batch, and `look` for each of those that are evaluated at once.
     Where a process died of a larger micro-batch, `tried` is the one that was gone on with, and `within` the limit.
+    `left` stays with the process when the phase is over; `fixed` counts what the phases before have left.
     """
 
     fixed: float
@@ -32,6 +33,7 @@ class Need:
     look: float = 0.0
     tried: int | None = None
     within: float = 0.0
+    left: float = 0.0
 
     def peak(self, micro: int) -> float:
         """Return the predicted peak, in bytes."""

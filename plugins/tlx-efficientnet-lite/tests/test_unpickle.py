@@ -61,7 +61,7 @@ def checkpoint(state, storages, keys=None, header=HEADER):
 VALUES = np.arange(24, dtype="<f4")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=0, max_size=4),
     order=st.randoms(use_true_random=False),

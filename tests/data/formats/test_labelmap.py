@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tlx.data.formats.labelmap import LabelMap, read, write
@@ -66,7 +66,6 @@ def test_what_is_broken_is_refused_where_it_is(put, content, told):
     assert len(str(caught.value)) < 600
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda name: name == name.strip()))
 )

@@ -53,13 +53,11 @@ def by_protobuf(drawn):
     return example
 
 
-@settings(deadline=None)
 @given(features)
 def test_what_protobuf_writes_is_read(drawn):
     assert decode(by_protobuf(drawn).SerializeToString()) == drawn
 
 
-@settings(deadline=None)
 @given(features)
 def test_protobuf_reads_what_is_written(drawn):
     filled = {name: content for name, content in drawn.items() if content}
@@ -67,7 +65,7 @@ def test_protobuf_reads_what_is_written(drawn):
     assert decode(encode(drawn)) == filled
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(features, st.data())
 def test_damaged_messages_are_read_or_refused(drawn, data):
     content = bytearray(encode(drawn))
@@ -82,7 +80,7 @@ def test_damaged_messages_are_read_or_refused(drawn, data):
     assert all(isinstance(value, bytes | float | int) for some in found.values() for value in some)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_other_bytes_are_refused_or_have_some_features(content):
     try:

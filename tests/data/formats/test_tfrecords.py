@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tlx.data.formats import tfrecords
@@ -80,7 +80,6 @@ def test_a_compressed_file_is_called_so():
     assert "GZIP" in found.problem
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=5), st.data())
 def test_wherever_a_file_is_cut_the_records_before_are_read(messages, data):
     content = written(*messages)
@@ -92,7 +91,6 @@ def test_wherever_a_file_is_cut_the_records_before_are_read(messages, data):
     assert sum(bool(raw.problem) for raw in found) == (len(written(*whole)) < cut)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5), st.data())
 def test_wherever_a_bit_is_flipped_it_is_noticed(messages, data):
     content = bytearray(written(*messages))

@@ -52,7 +52,7 @@ drawn = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(drawn, st.sampled_from([(0.6, 0.2), (0.5, 0.5), (0.1, 0.8)]), st.integers(0, 3), st.randoms())
 def test_ratio_shares_no_picture_no_group_and_loses_none(pictures, shares, seed, shuffler):
     with tempfile.TemporaryDirectory() as folder:

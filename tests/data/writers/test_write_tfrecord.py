@@ -53,7 +53,7 @@ pictures = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pictures)
 def test_the_reader_returns_what_was_written(drawn):
     with tempfile.TemporaryDirectory() as temporary:

@@ -49,7 +49,7 @@ def test_coordinates_count_from_one_and_whole_ones_have_no_decimals(tmp_path):
     assert [path.name for path in (tmp_path / "voc/ImageSets/Main").iterdir()] == ["val.txt"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(0, 62, width=32), st.sampled_from([1.0, 1.0009, 1.5, 2.0]))
 def test_a_box_of_a_pixel_or_little_more_is_kept(low, size):
     box = np.float32([low, 3, low + size, 3 + size])
