@@ -15,10 +15,10 @@ from tlx.augment.crops import CropByOverlap
 from tlx.data.dataset import Dataset
 from tlx.data.targets import Boxes
 from tlx.engines.tensorflow import TensorFlow
-from tlx.features import Features, _key, _pictures, source
+from tlx.features import Features, _key, _names, source
 from tlx.lazy import keras
 from tlx.models.graph import cut, weight_layers
-from tlx.pipeline import Views
+from tlx.pipeline import Unit, Views
 
 SIZE = (64, 64)
 
@@ -68,8 +68,8 @@ def test_half_precision_halves_the_space_and_moves_the_features_little(draw, par
     half = source(views, made, Features(folder=tmp_path / "half", dtype="float16"))
     sizes = [sum(f.stat().st_size for f in (tmp_path / name).rglob("*.features")) for name in ("whole", "half")]
     # Both files hold two pictures, and say the same beside the numbers.
-    assert sizes[0] - sizes[1] == pytest.approx(sum(a.nbytes for a in whole.load(0, 0)[0]), abs=2)
-    for a, b in zip(whole.load(1, 0)[0], half.load(1, 0)[0], strict=True):
+    assert sizes[0] - sizes[1] == pytest.approx(sum(a.nbytes for a in whole.load(Unit(0))[0]), abs=2)
+    for a, b in zip(whole.load(Unit(1))[0], half.load(Unit(1))[0], strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
 
@@ -82,7 +82,7 @@ def test_a_second_request_computes_nothing(draw, parts, tmp_path):
     # Another process would build the network again, whose layers Keras then names otherwise.
     other = source(views, parts(), settings, second)
     assert second.calls == []
-    for a, b in zip(one.load(2, 1)[0], other.load(2, 1)[0], strict=True):
+    for a, b in zip(one.load(Unit(2, view=1))[0], other.load(Unit(2, view=1))[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -96,7 +96,7 @@ def test_a_picture_added_is_all_that_is_computed(draw, parts, tmp_path):
     assert "(2 pictures found, 1 computed)" in found.note
     whole = source(views, parts(), replace(settings, folder=tmp_path / "whole"))
     for unit in views.units:
-        for a, b in zip(found.load(*unit)[0], whole.load(*unit)[0], strict=True):
+        for a, b in zip(found.load(unit)[0], whole.load(unit)[0], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -108,23 +108,23 @@ def test_five_folds_of_one_dataset_fill_the_cache_once(draw, parts, tmp_path, au
         train = dataset.subset([i for i in range(10) if i % 5 != fold], f"fold {fold}")
         views = Views(train, SIZE, augment, 1)
         found = source(views, made, Features(folder=tmp_path / "features"), counted)
-        (picture,), _ = views.element(3, 0)
+        (picture,), _ = views.element(Unit(3))
         computed = made.start(picture[None].astype(np.float32))
-        np.testing.assert_allclose(found.load(3, 0)[0][0], computed[0][0], atol=1e-5)
+        np.testing.assert_allclose(found.load(Unit(3))[0][0], computed[0][0], atol=1e-5)
     assert [done for _, done, of in counted.calls if done == of] == [8, 2]
 
 
 def test_a_released_source_makes_room_for_others_and_can_still_be_read(draw, parts, tmp_path):
     views, settings = Views(draw(2), SIZE), Features(folder=tmp_path / "features")
     first = source(views, parts(), settings)
-    before = [np.array(a) for a in first.load(1, 0)[0]]
+    before = [np.array(a) for a in first.load(Unit(1))[0]]
     size = sum(f.stat().st_size for f in (tmp_path / "features").rglob("*.features"))
     first.release()
     small = replace(settings, cap_gb=1.5 * size / 1e9)
     second = source(views, parts(seed=1), small)
     assert second.cached
     assert len(list((tmp_path / "features").rglob("*.features"))) == 1
-    for a, b in zip(first.load(1, 0)[0], before, strict=True):
+    for a, b in zip(first.load(Unit(1))[0], before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -142,9 +142,9 @@ def test_what_lies_where_features_belong_is_left_alone_and_named(draw, parts, tm
 def test_every_row_belongs_to_its_unit(draw, parts, tmp_path):
     views, made = Views(draw(3), SIZE, Standard(), 2), parts()
     cached = source(views, made, Features(views=2, folder=tmp_path / "features"))
-    for index, number in views.units:
-        (picture,), targets = views.element(index, number)
-        features, loaded = cached.load(index, number)
+    for unit in views.units:
+        (picture,), targets = views.element(unit)
+        features, loaded = cached.load(unit)
         for a, b in zip(made.start(picture[None].astype(np.float32)), features, strict=True):
             np.testing.assert_allclose(a[0], b, atol=1e-5)
         assert targets.keys() == loaded.keys()
@@ -183,10 +183,10 @@ def test_a_picture_s_name_changes_with_its_content_and_with_boxes_where_views_ar
     views = Views(dataset, SIZE, augment, 2)
 
     def names(*examples):
-        return _pictures(replace(views, dataset=Dataset("other", dataset.classes, examples)))
+        return list(_names(replace(views, dataset=Dataset("other", dataset.classes, examples))).values())
 
     found = names(first, second)
-    assert found == _pictures(views)
+    assert found == list(_names(views).values())
     assert len(set(found)) == 2
     assert names(first) == found[:1]
     truth = first.targets

@@ -23,6 +23,7 @@ def metric(learner):
 
 
 POLICY = policies.last_layers(2)
+PARTS = [(i, 0) for i in range(5)]
 
 
 class Run(Listener):
@@ -97,7 +98,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
         np.testing.assert_array_equal(a, b)
     assert [comparable(look) for look in resumed.looks] == [comparable(look) for look in history.looks]
     assert comparable(resumed.best) == comparable(history.best)
-    assert resumed.micro_batch == history.micro_batch
+    assert resumed.micro_batches == history.micro_batches
 
 
 def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):
@@ -165,7 +166,7 @@ def test_a_finished_run_is_not_trained_again(start, arrays):
     again = start("done", settings)
     repeated = again()
     assert again.updates == again.looks == []
-    assert repeated.micro_batch == history.micro_batch == 3
+    assert repeated.micro_batches == history.micro_batches == [3]
     assert [comparable(look) for look in repeated.looks] == [comparable(look) for look in history.looks]
     for a, b in zip(arrays(run.made.learner.model_state), arrays(again.made.learner.model_state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -189,7 +190,7 @@ def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
     monkeypatch.setattr(run.made.learner, "update", noted_update)
     monkeypatch.setitem(vars(run.made.source), "batches", noted_batches)
     run()
-    assert seen[0] == list(islice(order(5, 2, 3), 10))
+    assert seen[0] == list(islice(order(PARTS, 2, 3), 10))
     assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
 
 
@@ -208,7 +209,7 @@ def test_what_does_not_fit_is_halved_and_the_update_begun_again(start, arrays, m
         add(part)
 
     monkeypatch.setattr(run.made.learner, "_add", short_of_memory)
-    assert run().micro_batch == 2
+    assert run().micro_batches == [2]
     assert asked == [5, 5, 3, 2, 2, 1, 2, 2, 1]
     for a, b in zip(arrays(whole.made.learner.variables), arrays(run.made.learner.variables), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -246,8 +247,8 @@ def test_a_loss_that_is_not_finite_names_the_update_and_its_pictures(start):
     # A rectifier may lose the NaN on the way to the loss; the gradient shows it all the same.
     kernel = next(v for v in run.made.learner.variables if "block4_a/kernel" in v.path)
     run.then = lambda update, *_: kernel.assign(kernel * np.nan) if update == 2 else None
-    units = list(islice(order(5, 2, 3), 4, 6))
-    pictures = ", ".join(sorted(f"{index}.png" for index, _ in units))
+    units = list(islice(order(PARTS, 2, 3), 4, 6))
+    pictures = ", ".join(sorted(f"{unit.picture}.png" for unit in units))
     with pytest.raises(TrainingError, match=rf"became nan at update 3, on these pictures: {pictures};.*rate"):
         run()
 

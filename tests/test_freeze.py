@@ -8,6 +8,7 @@ from tlx.errors import ModelError
 from tlx.fit import Fit
 from tlx.freeze import Freeze, Phase, Span
 from tlx.lazy import keras
+from tlx.pipeline import Unit
 
 
 def trains(model):
@@ -103,7 +104,7 @@ def test_frozen_weights_and_statistics_stay_bit_for_bit(draw, assemble, arrays, 
     made = assemble(draw(4), policies.last_layers(2), Fit(batch_size=4))
     weights = made.detector.network.weights
     before = arrays(weights)
-    batch = next(iter(made.source.batches([(i, 0) for i in range(4)], 4)))
+    batch = next(iter(made.source.batches([Unit(i) for i in range(4)], 4)))
     for _ in range(3):
         made.learner.update([part(batch)], 1e-2)
     made.frozen.verify()

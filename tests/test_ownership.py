@@ -237,7 +237,7 @@ def test_a_lock_is_held_again_and_again(tmp_path):
 def test_a_strangers_file_of_the_ledgers_name_is_left_alone(tmp_path, text):
     (tmp_path / "memory.json").write_text(text)
     (tmp_path / "memory.lock").write_text("mine")
-    for ask in (lambda ledger: ledger.get("a"), lambda ledger: ledger.put("a", Need(1.0, 2.0), "what")):
+    for ask in (lambda ledger: ledger.get("a"), lambda ledger: ledger.put("a", [Need(1.0, 2.0)], "what")):
         with pytest.raises(TlxError, match=r"memory\.json is not where tlx remembers"):
             ask(Ledger(tmp_path / "memory.json"))
     assert (tmp_path / "memory.json").read_text() == text

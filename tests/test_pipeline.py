@@ -19,39 +19,44 @@ from tlx.data.dataset import Dataset
 from tlx.data.images import read_image
 from tlx.data.targets import UNLABELLED, Boxes, ImageClass
 from tlx.errors import ConfigError, DataError
-from tlx.pipeline import Views, batches, chunks, order
+from tlx.pipeline import Unit, Views, batches, chunks, order
 from tlx.tasks.detection import PADDING, Detection
 
 small = st.integers(1, 12)
 
 
+def whole_ones(pictures):
+    return [(i, 0) for i in range(pictures)]
+
+
 @given(small, small, st.integers(0, 1000))
 def test_an_epoch_sees_each_picture_once_and_every_view_before_any_again(pictures, views, seed):
-    units = list(islice(order(pictures, views, seed), pictures * views))
+    units = list(islice(order(whole_ones(pictures), views, seed), pictures * views))
     for epoch in range(views):
         seen = units[epoch * pictures : (epoch + 1) * pictures]
-        assert sorted(index for index, _ in seen) == list(range(pictures))
+        assert sorted(unit.part for unit in seen) == whole_ones(pictures)
     assert len(set(units)) == pictures * views
 
 
 @given(small, small, st.integers(0, 1000), st.integers(0, 60))
 def test_order_goes_on_from_anywhere(pictures, views, seed, start):
-    whole = list(islice(order(pictures, views, seed), start + 30))
-    assert list(islice(order(pictures, views, seed, start), 30)) == whole[start:]
+    parts = whole_ones(pictures)
+    whole = list(islice(order(parts, views, seed), start + 30))
+    assert list(islice(order(parts, views, seed, start), 30)) == whole[start:]
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
-    first, second = (list(islice(order(50, 1, seed), 100)) for seed in (0, 1))
+    first, second = (list(islice(order(whole_ones(50), 1, seed), 100)) for seed in (0, 1))
     assert first[:50] != first[50:]
     assert first != second
 
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_batches_keep_the_order_and_the_short_last_one(views):
-    units = [(i, v) for i in (5, 0, 3, 1, 4, 2, 6) for v in range(views)]
+    units = [Unit(i, 0, v) for i in (5, 0, 3, 1, 4, 2, 6) for v in range(views)]
 
-    def load(index, view):
-        return (np.full((2, 3), index, np.float32), np.array(view, np.int32)), {"index": np.array(index)}
+    def load(unit):
+        return (np.full((2, 3), unit.picture, np.float32), np.array(unit.view)), {"index": np.array(unit.picture)}
 
     seen = list(batches(load, chunks(units, 4, 4)))
     assert np.concatenate([batch[0] for batch in seen]).tolist() == [list(unit) for unit in units]
@@ -60,12 +65,12 @@ def test_batches_keep_the_order_and_the_short_last_one(views):
         assert targets["index"].numpy().tolist() == numbers[:, 0].tolist()
         assert features.shape == (len(numbers), 2, 3)
         assert (features.numpy() == numbers[:, :1, None]).all()
-        assert (numbered.numpy() == numbers[:, 1]).all()
+        assert (numbered.numpy() == numbers[:, 2]).all()
 
 
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 15))
 def test_chunks_fill_batches_exactly(total, batch_size, micro):
-    units = [(i, 0) for i in range(total)]
+    units = [Unit(i) for i in range(total)]
     made = list(chunks(units, batch_size, micro))
     assert [unit for chunk in made for unit in chunk] == units
     assert all(0 < len(chunk) <= micro for chunk in made)
@@ -76,12 +81,12 @@ def test_chunks_fill_batches_exactly(total, batch_size, micro):
 def test_nothing_is_loaded_far_ahead_of_what_is_asked_for():
     loaded = []
 
-    def load(index, view):
-        loaded.append(index)
+    def load(unit):
+        loaded.append(unit)
         return (np.zeros(1),), {}
 
-    first = next(batches(load, ([(i, 0)] for i in count())))
-    assert first[0].tolist() == [[0, 0]]
+    first = next(batches(load, ([Unit(i)] for i in count())))
+    assert first[0].tolist() == [[0, 0, 0]]
     assert len(loaded) < 10
 
 
@@ -91,7 +96,7 @@ def test_batches_have_the_shapes_of_their_elements(draw):
     sizes = []
     for units, (image,), targets in batches(views.element, chunks(views.units, 2, 2)):
         sizes.append(len(units))
-        assert (units.shape, tuple(image.shape)) == ((len(units), 2), (len(units), 64, 96, 3))
+        assert (units.shape, tuple(image.shape)) == ((len(units), 3), (len(units), 64, 96, 3))
         assert {name: tuple(array.shape) for name, array in targets.items()} == {
             name: (len(units), *shape) for name, shape in of_one.items()
         }
@@ -111,8 +116,8 @@ def test_targets_are_what_the_task_makes_of_the_view_in_the_room_that_the_fulles
     double = Boxes(*(np.repeat(array, 2, 0) for array in one.targets.arrays.values()))
     views = Views(replace(dataset, examples=(replace(one, targets=double), dataset.examples[1])), (64, 96), Standard())
     assert views.room == 2
-    made = views.targets(1, 0)
-    expected = Detection().arrays([dataset.examples[1].targets], views.view(1, 0), 2)
+    made = views.targets(Unit(1))
+    expected = Detection().arrays([dataset.examples[1].targets], views.view(Unit(1)), 2)
     assert made.keys() == expected.keys()
     assert all((made[name] == expected[name]).all() for name in made)
 
@@ -132,30 +137,34 @@ def test_a_view_depends_on_seed_content_and_number_alone(draw, tmp_path):
     copied.image.write_bytes(dataset.examples[2].image.read_bytes())
     other = Views(Dataset("first", dataset.classes, (dataset.examples[0], copied)), (64, 64), Standard(), 9, seed=1)
     for number in (3, 0, 2):
-        assert (one.view(0, number).matrix == other.view(0, number).matrix).all()
-        assert (one.view(2, number).matrix == other.view(1, number).matrix).all()
-    assert one.depends(2) == other.depends(1)
-    changed = [one.view(0, 1), one.view(1, 0), Views(dataset, (64, 64), Standard(), 4, seed=2).view(0, 0)]
-    assert all((view.matrix != one.view(0, 0).matrix).any() for view in changed)
+        assert (one.view(Unit(0, view=number)).matrix == other.view(Unit(0, view=number)).matrix).all()
+        assert (one.view(Unit(2, view=number)).matrix == other.view(Unit(1, view=number)).matrix).all()
+    assert one.depends((2, 0)) == other.depends((1, 0))
+    changed = [
+        one.view(Unit(0, view=1)),
+        one.view(Unit(1)),
+        Views(dataset, (64, 64), Standard(), 4, seed=2).view(Unit(0)),
+    ]
+    assert all((view.matrix != one.view(Unit(0)).matrix).any() for view in changed)
 
 
 def test_what_a_view_depends_on_tells_all_that_changes_it(draw):
     dataset = draw(5)
     plain = Views(dataset, (64, 64), Standard(), 4)
     less = dataset.subset([0, 1, 2], "less")
-    assert plain.depends(0) != plain.depends(1)
-    assert plain.depends(0) == replace(plain, dataset=less, count=9).depends(0)
+    assert plain.depends((0, 0)) != plain.depends((1, 0))
+    assert plain.depends((0, 0)) == replace(plain, dataset=less, count=9).depends((0, 0))
     for change in ({"augment": Flip()}, {"resize": "stretch"}, {"seed": 3}, {"size": (64, 96)}):
-        assert replace(plain, **change).depends(0) != plain.depends(0)
+        assert replace(plain, **change).depends((0, 0)) != plain.depends((0, 0))
     # Labels matter to those that look at them alone, and the dataset to those that mix pictures.
     first = dataset.examples[0]
     halved = Boxes(first.targets.boxes / 2, first.targets.labels, first.targets.ignore)
     moved = replace(dataset, examples=(replace(first, targets=halved), *dataset.examples[1:]))
-    assert replace(plain, dataset=moved).depends(0) == plain.depends(0)
+    assert replace(plain, dataset=moved).depends((0, 0)) == plain.depends((0, 0))
     for augment, over in ((CropByOverlap(), moved), (Mosaic(), less)):
         seeing = replace(plain, augment=augment)
-        assert replace(seeing, dataset=over).depends(0) != seeing.depends(0)
-    assert Views(dataset, (64, 64), seed=1).depends(0) == Views(dataset, (64, 64), seed=2).depends(0)
+        assert replace(seeing, dataset=over).depends((0, 0)) != seeing.depends((0, 0))
+    assert Views(dataset, (64, 64), seed=1).depends((0, 0)) == Views(dataset, (64, 64), seed=2).depends((0, 0))
 
 
 @pytest.mark.parametrize("augment", [Mosaic(probability=1.0), Mixup(probability=1.0), CopyPaste(probability=1.0)])
@@ -165,23 +174,23 @@ def test_several_pictures_in_a_view_bring_their_objects_and_there_is_room_for_al
     crowded = replace(dataset.examples[0], targets=three)
     views = Views(replace(dataset, examples=(crowded, *dataset.examples[1:])), (96, 96), augment, 8)
     assert views.room == 3 + augment.pictures - 1
-    seen = [sorted({layer.picture for layer in views.view(i, n).layers}) for i, n in views.units]
+    seen = [sorted({layer.picture for layer in views.view(unit).layers}) for unit in views.units]
     assert max(map(len, seen)) == augment.pictures
     assert {picture for pictures in seen for picture in pictures} == set(range(6))
-    for index, number in views.units[:24]:
-        (picture,), targets = views.element(index, number)
+    for unit in views.units[:24]:
+        (picture,), targets = views.element(unit)
         assert (picture.shape, picture.dtype) == ((96, 96, 3), np.uint8)
-        again = views.targets(index, number)
+        again = views.targets(unit)
         assert targets.keys() == again.keys()
         assert all((targets[name] == again[name]).all() for name in again)
-    assert max((views.targets(i, n)["labels"] != PADDING).sum() for i, n in views.units) > 1
+    assert max((views.targets(unit)["labels"] != PADDING).sum() for unit in views.units) > 1
 
 
 def test_a_dataset_of_one_picture_is_combined_with_itself(draw):
     views = Views(draw(1), (96, 96), (Mosaic(probability=1.0), Mixup(probability=1.0)), 3)
     assert (views.pictures, views.room) == (5, 5)
-    assert {layer.picture for layer in views.view(0, 1).layers} == {0}
-    assert views.element(0, 1)[0][0].shape == (96, 96, 3)
+    assert {layer.picture for layer in views.view(Unit(0, view=1)).layers} == {0}
+    assert views.element(Unit(0, view=1))[0][0].shape == (96, 96, 3)
 
 
 def test_pictures_with_a_class_each_are_not_combined(draw):
@@ -205,7 +214,7 @@ def test_operations_come_by_kind_and_within_a_kind_as_written():
 def test_without_augmentation_every_view_is_the_letterbox(draw):
     dataset = draw(2)
     views = Views(dataset, (64, 64), None, 2)
-    (picture,), targets = views.element(1, 1)
+    (picture,), targets = views.element(Unit(1, view=1))
     np.testing.assert_array_equal(picture, read_image(dataset.examples[1].image))
     np.testing.assert_array_equal(targets["boxes"], dataset.examples[1].objects.boxes)
     assert targets["labels"].tolist() == [1]
@@ -222,4 +231,4 @@ class Flatten(Geometry):
 def test_a_view_that_cannot_be_drawn_is_refused(draw):
     views = Views(draw(1), (64, 64), (Flip(), Flatten()))
     with pytest.raises(ConfigError, match=r"run\.augment = \(Flip\(probability=0\.5\), .*cannot be drawn"):
-        views.targets(0, 0)
+        views.targets(Unit(0))

@@ -19,7 +19,7 @@ class Hearing(Listener):
         self.heard.append((what, done, total))
 
 
-def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch):
+def test_each_phase_has_a_need_of_its_own(draw, tiny, tmp_path, monkeypatch):
     measured, data = [], Splits(draw(4, size=64), draw(2, size=64, seed=1), None)
     # What each step took, in place of what the machine says.
     taken = {True: iter([10e8, 12e8, 10e8, 14e8]), False: iter([20e8, 21e8, 20e8, 25e8])}
@@ -36,11 +36,13 @@ def test_of_several_phases_the_largest_counts(draw, tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(probe, "_peak", peak)
     policy = policies.head_then_last_layers(2)
     run = Run(data, tiny(), Fcos(channels=16), policy, Fit(), Features(folder=tmp_path), image_size=64)
-    need = probe.measure(run, (2, 4), Hearing())
+    head, later = (probe.measure(run, phase, (2, 4), Hearing()) for phase in (0, 1))
     assert len(measured) == 2
-    assert 1e8 <= need["each"] < 1.1e8
-    assert need["look"] == 2.5e8
-    assert need["fixed"] == pytest.approx(19e8, abs=1e8)
+    assert 1e8 <= head["each"] < 1.1e8
+    assert 0.5e8 <= later["each"] < 0.6e8
+    assert (head["look"], later["look"]) == (2e8, 2.5e8)
+    assert head["fixed"] == pytest.approx(8e8, abs=1e8)
+    assert later["fixed"] == pytest.approx(19e8, abs=1e8)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -49,7 +51,7 @@ def test_lines_through_peaks(draw, tiny, tmp_path, cache):
     settings = Features(folder=tmp_path, cache=cache, views=1)
     run = Run(data, tiny(), Fcos(channels=16), policies.last_layers(1), Fit(), settings, image_size=256)
     listener = Hearing()
-    need = probe.measure(run, (2, 34), listener)
+    need = probe.measure(run, 0, (2, 34), listener)
     # Pictures and features of this size take more than a tenth of a megabyte, and far less than a hundred.
     assert 1e5 < need["each"] < 1e8
     assert 1e8 < need["fixed"] < 2e10

@@ -128,7 +128,7 @@ def test_the_result_says_how_it_went(trained):
     assert result["seconds"] > 0
     assert result["images_per_second"] > 0
     assert 1e8 < result["peak_memory_bytes"] < 1e11
-    assert (result["updates"], result["micro_batch"]) == (12, 4)
+    assert (result["updates"], result["micro_batch"], result["micro_batches"]) == (12, 4, [4])
     assert result["best_update"] in (4, 8, 12)
 
 

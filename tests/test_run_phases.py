@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tlx import looks, phases
+from tlx import run as run_room
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
 from tlx.errors import ModelError, TlxError
@@ -36,7 +37,8 @@ class Ending(Listener):
     """Ends the run as soon as update number `stop` is told, which is before it is evaluated, or by look `look`."""
 
     def __init__(self, stop=None, look=None):
-        self.stop, self.end, self.said, self.updates, self.looks = stop, look, [], [], []
+        self.stop, self.end = stop, look
+        self.said, self.updates, self.looks, self.phases = [], [], [], []
 
     def say(self, message):
         self.said.append(message)
@@ -46,6 +48,9 @@ class Ending(Listener):
             self.updates.append(done)
             if done == self.stop:
                 raise KeyboardInterrupt
+
+    def phase(self, number, of):
+        self.phases.append((number, of))
 
     def evaluated(self, look):
         self.looks.append(look.number)
@@ -179,6 +184,55 @@ def test_the_head_first_reads_features_alone_and_each_phase_warms_up(experiment,
     assert asked == [run.fit.rate(update, 6) for update in range(6)] * 2
 
 
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes of the parts of each update."""
+    seen, update = [], phases.Learner.update
+
+    def noted(learner, parts, rate):
+        parts = list(parts)
+        seen.append([len(seeds) for *_, seeds in parts])
+        return update(learner, parts, rate)
+
+    monkeypatch.setattr(phases.Learner, "update", noted)
+    return seen
+
+
+def test_each_phase_takes_its_own_micro_batches(experiment, sizes, tmp_path, monkeypatch):
+    run, listener, at_once = experiment(GRADUAL), Ending(), []
+    real = run_room.predict
+    monkeypatch.setattr(run_room, "predict", lambda *args: (at_once.append(args[3]), real(*args))[1])
+    result = train(run, tmp_path, "", listener, [4, 3])
+    assert sizes == [[4]] * 6 + [[3, 1]] * 6
+    assert listener.phases == [(0, 2), (1, 2)]
+    assert (result["micro_batches"], result["micro_batch"]) == ([4, 3], 3)
+    norms = [line for line in listener.said if "BatchNorm" in line]
+    assert norms == ["1 BatchNorm layers train: they see the statistics of 3 examples, not of all 4"]
+    # Whatever trained, no more pictures are looked at together than fitted.
+    evaluate(run, tmp_path)
+    assert at_once[-1] == 3
+
+
+def test_the_micro_batches_of_phases_change_nothing_about_what_is_learnt(experiment, detectors, sizes, tmp_path):
+    # No BatchNorm trains in the first phase; in the second one they see all examples.
+    train(experiment(GRADUAL), tmp_path / "whole", "", Ending())
+    train(experiment(GRADUAL), tmp_path / "parts", "", Ending(), [1, 4])
+    assert sizes == [[4]] * 12 + [[1] * 4] * 6 + [[4]] * 6
+    for a, b in zip(detectors[1][1], detectors[3][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_run_that_goes_on_within_a_phase_takes_what_fits_there(experiment, sizes, tmp_path):
+    run, second = experiment(GRADUAL, evaluations=6), Ending()
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path, "", Ending(stop=11), [4, 3])
+    sizes.clear()
+    result = train(run, tmp_path, "", second, [2, 2])
+    assert sizes == [[2, 2]] * 2
+    assert second.phases == [(1, 2)]
+    assert (result["micro_batches"], result["micro_batch"]) == ([4, 2], 2)
+
+
 @pytest.mark.parametrize(("scores", "best"), [((0.9, 0.1, 0.2), 4), ((0.1, 0.9, 0.2), 8)])
 def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypatch, scores, best):
     given, told, weights = iter(scores), [], {}
@@ -232,6 +286,7 @@ def test_of_few_updates_a_phase_may_have_none(experiment, tmp_path):
     train(experiment(policy), tmp_path, "", listener)
     assert listener.updates == list(range(1, 13))
     assert [line["phase"] for line in lines(tmp_path)] == [1, 1, 1]
+    assert listener.phases == [(0, 2)]
 
 
 def test_a_later_phase_that_does_not_fit_is_refused_before_the_first(experiment, tmp_path):

@@ -73,6 +73,9 @@ class Listener:
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Take how far a piece of work is."""
 
+    def phase(self, number: int, of: int) -> None:
+        """Take that a run begins, or goes on with, phase `number`, counted from 0, of the `of` of its freeze policy."""
+
     def evaluated(self, look: Look) -> Answer:
         """Take a look at the validation split, and answer whether the run goes on; raising ends it, too."""
         return "continue"

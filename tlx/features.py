@@ -17,7 +17,7 @@ from tlx.featurefiles import TakenError
 from tlx.featurestore import bytes_stored, lease
 from tlx.lazy import keras, tf
 from tlx.models.graph import Cut, steps
-from tlx.pipeline import Element, Unit, Views, batches, chunks
+from tlx.pipeline import Element, Part, Unit, Views, batches, chunks
 from tlx.registry import rooms
 from tlx.segment import Layout
 
@@ -53,14 +53,14 @@ class Features:
 class Source:
     """Where training and evaluation get their examples from.
 
-    `load(index, view)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
+    `load(unit)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
     the task's targets. `encode` turns a batch of the former into boundary tensors. `note` says in words what was
     decided and why. `release` lets other runs remove cached features, `bytes` of them, when they need room; until then,
     or until the source is gone, they stay.
     """
 
     views: Views
-    load: Callable[[int, int], Element]
+    load: Callable[[Unit], Element]
     encode: Callable[[Sequence[Any]], list[Any]]
     cached: bool
     note: str
@@ -118,26 +118,27 @@ def source(
     """
     if refusal := why_not(views, cut, settings, engine, held):
         return Source(views, views.element, encoder(cut, False), False, refusal)
-    pictures = _pictures(views)
-    index_of = {picture: i for i, picture in enumerate(pictures)}
+    names = _names(views)
+    part_of = {name: part for part, name in names.items()}
     try:
         stored = lease(
             settings.folder.expanduser(),
             _key(views, cut, settings, engine.key),
             Layout(views.count, tuple(cut.shapes), settings.dtype),
-            pictures,
-            lambda missing: _computed([index_of[p] for p in missing], views, cut, settings, batch, engine, report),
+            names.values(),
+            lambda missing: _computed([part_of[name] for name in missing], views, cut, settings, batch, engine, report),
             settings.cap_gb * 1e9,
         )
     except TakenError as error:
         return Source(views, views.element, encoder(cut, False), False, f"not cached: {error}")
 
-    def load(index: int, view: int) -> Element:
-        features = stored.read(pictures[index], view)
-        return tuple(np.asarray(a, np.float32) for a in features), views.targets(index, view)
+    def load(unit: Unit) -> Element:
+        features = stored.read(names[unit.part], unit.view)
+        return tuple(np.asarray(a, np.float32) for a in features), views.targets(unit)
 
     size = _bytes(views, cut, settings)
-    found = f"{stored.found} pictures found, {stored.computed} computed"
+    what = "pictures" if len(names) == len(views.dataset) else "windows"
+    found = f"{stored.found} {what} found, {stored.computed} computed"
     note = f"features after {cut.after} are cached: {size / 1e6:.0f} MB ({found})"
     return Source(views, load, encoder(cut, True), True, note, stored.release, size)
 
@@ -147,7 +148,7 @@ def _bytes(views: Views, cut: Cut, settings: Features) -> int:
 
 
 def _computed(
-    indices: list[int],
+    parts: list[Part],
     views: Views,
     cut: Cut,
     settings: Features,
@@ -155,8 +156,8 @@ def _computed(
     engine: Engine,
     report: Callable[[str, int, int], None],
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the boundary's tensors for every view of these pictures, in order, in batches."""
-    units = [(i, v) for i in indices for v in range(views.count)]
+    """Yield the boundary's tensors for every view of these windows, in order, in batches."""
+    units = [Unit(*part, view) for part in parts for view in range(views.count)]
     forward = engine.compile(cut.prefix)
     done = 0
     for _, (pictures,), _ in batches(views.element, chunks(units, batch, batch)):
@@ -172,9 +173,9 @@ def _computed(
         report("caching features", done, len(units))
 
 
-def _pictures(views: Views) -> list[str]:
-    """Return under which name each picture's features are stored: a digest of all that is its own in them."""
-    return [hashlib.sha256(views.depends(i).encode()).hexdigest()[:32] for i in range(len(views.dataset))]
+def _names(views: Views) -> dict[Part, str]:
+    """Return under which name each window's features are stored: a digest of all that is its own in them."""
+    return {part: hashlib.sha256(views.depends(part).encode()).hexdigest()[:32] for part in views.parts}
 
 
 def _key(views: Views, cut: Cut, settings: Features, engine: str = "") -> str:

@@ -4,6 +4,7 @@
     ROOT/tlx-features-KEY/segment-*.features   what was computed at once (`tlx.segment`); who reads it shares its lock
     ROOT/tlx-features-KEY/segment-*.partial    what is being computed; who writes it locks it
 
+A picture here is whatever has features of its own under one name: a picture, or one window of it.
 The kernel lets go of locks when their holder dies. What does not prove to be tlx's own, by its name, its kind, its
 owner and its first line, is neither believed nor counted nor touched.
 """

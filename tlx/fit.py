@@ -29,10 +29,11 @@ from tlx.schedules import Cosine, Schedule
 class Fit:
     """How a network is trained: by which optimizer, how fast, and for how long.
 
-    `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees, at
-    most all that the epochs hold; if they do not fit in memory together, they are taken in micro-batches (of
-    `micro_batch` at most, if given) whose gradients are added up. `optimizer` makes steps of gradients, whose
-    global norm `clip` bounds; `weight_decay` is decoupled from them, and leaves biases and normalization alone.
+    `epochs` counts passes over the training pictures. `batch_size` is how many examples (pictures, or their windows)
+    an update sees, at most all that the epochs hold; if they do not fit in memory together, they are taken in
+    micro-batches (of `micro_batch` at most, if given) whose gradients are added up. `optimizer` makes steps of
+    gradients, whose global norm `clip` bounds; `weight_decay` is decoupled from them, and leaves biases and
+    normalization alone.
     `learning_rate` is the head's, and `backbone_rate` that of unfrozen backbone layers relative to it, where the
     freeze policy names no other. It rises over the share `warmup` of the updates, and then follows `schedule`; both
     are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then
@@ -72,13 +73,13 @@ class Fit:
         }
         refuse_values("fit", self, sound)
 
-    def updates(self, pictures: int) -> int:
-        """Return how many updates `epochs` passes over so many pictures are, at least one."""
-        return max(1, round(self.epochs * pictures / self.batch(pictures)))
+    def updates(self, parts: int) -> int:
+        """Return how many updates `epochs` passes over so many pictures, or windows of pictures, are: at least one."""
+        return max(1, round(self.epochs * parts / self.batch(parts)))
 
-    def batch(self, pictures: int) -> int:
+    def batch(self, parts: int) -> int:
         """Return how many examples an update sees: a batch larger than all epochs together would only repeat them."""
-        return min(self.batch_size, max(1, round(self.epochs * pictures)))
+        return min(self.batch_size, max(1, round(self.epochs * parts)))
 
     def rate(self, update: int, updates: int) -> float:
         """Return the learning rate of update number `update`, counted from 0."""
@@ -116,11 +117,11 @@ def fit(
       TrainingError: the loss or its gradient is not finite; the message names the update and the pictures.
       PrunedError: the listener has seen enough.
     """
-    pictures, size = len(train.views.dataset), settings.batch(len(train.views.dataset))
-    updates = settings.updates(pictures)
+    parts = len(train.views.parts)
+    size, updates = settings.batch(parts), settings.updates(parts)
     span, history, share = span or Span(0, 0, updates, updates), history or History(), learner.devices.share(size)
     done = _resume(learner, history, folder, span)
-    fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batch) if n)
+    fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batches[span.number]) if n)
     feed = _Feed(train, settings, seed, share, fitting)
     at = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
     looks = Looks(learner, evaluate, listener, history, folder, span, at)
@@ -128,11 +129,11 @@ def fit(
         looks.take_up()
     todo = range(done, done if history.stopped else span.stop)
     for update, scalars, rate in _updates(learner, feed, settings, span, todo):
-        history.micro_batch = feed.micro
+        history.micro_batches[span.number] = feed.micro
         looks.since.count(scalars, size)
         listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
         if update in at:
-            looks.look(update, update * size / pictures, rate)
+            looks.look(update, update * size / parts, rate)
         if history.stopped:
             break
     feed.close()
@@ -145,9 +146,7 @@ def _resume(learner: Learner, history: History, folder: Path, span: Span) -> int
     devices = learner.devices
     done = max(span.start, devices.told(resume(folder, learner, history, span.number) if devices.chief else 0))
     devices.follow(learner.state)
-    if history.phase != span.number:
-        # What fits in memory is another thing in each phase.
-        history.phase, history.micro_batch = span.number, 0
+    history.enter(span.number)
     if devices.chief:
         record(folder, history)
     # A run that was stopped and then killed is at its end, for every worker.
@@ -172,7 +171,7 @@ class _Feed:
 
     def __init__(self, train: Source, settings: Fit, seed: int, share: range, micro: int):
         self.train, self.share, self.micro = train, share, micro
-        self.size = settings.batch(len(train.views.dataset))
+        self.size = settings.batch(len(train.views.parts))
         self._settings, self._seed = settings, seed
         self._parts: Any = (nothing for nothing in ())
         self._next = -1
@@ -180,7 +179,7 @@ class _Feed:
     def units(self, update: int) -> Iterator[Unit]:
         """Yield the units of an update and of all that follow it."""
         views = self.train.views.count or max(1, math.ceil(self._settings.epochs))
-        return order(len(self.train.views.dataset), views, self._seed, update * self.size)
+        return order(self.train.views.parts, views, self._seed, update * self.size)
 
     def of(self, update: int) -> Iterator[tuple]:
         """Yield the parts of this worker's share of one update: inputs, targets, and each example's seeds."""
@@ -195,10 +194,10 @@ class _Feed:
         self._next = update + 1
 
     def _seeds(self, update: int, units: Any) -> Any:
-        """Return int32 [b, 2], for what is drawn at random within a head: one for each picture in each update."""
-        pictures = units[:, 0].astype(np.int64)
+        """Return int32 [b, 2], for what is drawn at random within a head: one for each window in each update."""
+        numbers = np.array([self.train.views.numbers[Unit(*unit).part] for unit in units.tolist()], np.int64)
         moment = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint32).astype(np.int64)
-        return tf.convert_to_tensor(np.stack([np.full_like(pictures, moment[0] >> 1), pictures], 1).astype(np.int32))
+        return tf.convert_to_tensor(np.stack([np.full_like(numbers, moment[0] >> 1), numbers], 1).astype(np.int32))
 
     def close(self) -> None:
         """Stop loading ahead."""
@@ -224,7 +223,7 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> dict[str
 
 def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:
     examples = feed.train.views.dataset.examples
-    names = sorted({examples[i].image.name for i, _ in islice(feed.units(update), feed.size)})
+    names = sorted({examples[unit.picture].image.name for unit in islice(feed.units(update), feed.size)})
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return TrainingError(
         f"the loss or its gradient became {loss} at update {update + 1}, on these pictures: {shown};"

@@ -22,8 +22,8 @@ _LINES = "history.jsonl"
 class History:
     """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier.
 
-    `phase` is the one that it is in, and `micro_batch` how many examples fit in memory at once there. `stopped` is
-    whether a listener ended the training early.
+    `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
+    far; 0 where it had no updates. `stopped` is whether a listener ended the training early.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -31,9 +31,14 @@ class History:
     seconds: float = 0.0
     earlier_seconds: float = 0.0
     images_per_second: float = 0.0
-    micro_batch: int = 0
+    micro_batches: list[int] = field(default_factory=list)
     phase: int = 0
     stopped: bool = False
+
+    def enter(self, phase: int) -> None:
+        """Be in a phase, the one that it was in already or a later one."""
+        self.phase = phase
+        self.micro_batches += [0] * (phase + 1 - len(self.micro_batches))
 
 
 def keep(learner: Learner, history: History, seen: Look, folder: Path) -> None:

@@ -1,11 +1,13 @@
 """Training through the phases of a freeze policy, each with its own cut, source of features and learner."""
 
+import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tlx import freeze
+from tlx import freeze, memory
 from tlx.devices import Devices
 from tlx.events import Answer, Listener, Look
 from tlx.features import Source, encoder, source
@@ -16,7 +18,7 @@ from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut, WeightLayer, cut
-from tlx.pipeline import Element, Views
+from tlx.pipeline import Element, Unit, Views
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import RunLog
 
@@ -38,7 +40,10 @@ class Trained:
 
 
 class Training:
-    """A run's training: `run` is a `tlx.run.Run`, `micro` how many examples fit in memory at once, if that is known."""
+    """A run's training: `run` is a `tlx.run.Run`.
+
+    `micros` is how many examples fit in memory at once in each phase, if that is known.
+    """
 
     def __init__(
         self,
@@ -47,24 +52,28 @@ class Training:
         layers: list[WeightLayer],
         log: RunLog,
         devices: Devices,
-        micro: int | None = None,
+        micros: Sequence[int] | None = None,
     ):
         self.run, self.detector, self.layers = run, detector, layers
-        self.log, self.devices, self.micro = log, devices, micro
+        self.log, self.devices, self.micros = log, devices, micros
+        self.views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
 
     def __call__(self) -> Trained:
         """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
         policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
         learner = predictor = None
-        spans, history = policy.spans(self.run.fit.updates(len(self.run.data.train))), History()
+        spans, history = policy.spans(self.run.fit.updates(len(self.views.parts))), History()
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
             if span.start == span.stop or history.stopped:
                 continue
+            self.log.listener.phase(span.number, len(spans))
             frozen = freeze.apply(policy, network, self.layers, span.number)
             self._tell(frozen, span, len(spans))
             # What the phase before held is not to stand beside what this one takes.
             learner = predictor = None
+            gc.collect()
+            memory.give_back()
             learner, predictor = self._phase(frozen, changing, span, history)
             frozen.verify()
         take_best(folder, learner, history)
@@ -77,22 +86,23 @@ class Training:
 
     def _phase(self, frozen: Frozen, changing: list[Any], span: Span, history: History) -> tuple[Learner, Predictor]:
         run, parts = self.run, cut(self.detector.network, self.detector.blocks)
-        train, validation = self._sources(parts)
+        micro = self.micros[span.number] if self.micros else None
+        at_once = min(BATCH, micro or BATCH)
+        train, validation = self._sources(parts, at_once)
         try:
-            predictor = Predictor(self.detector, parts, validation, min(BATCH, self.micro or BATCH))
+            predictor = Predictor(self.detector, parts, validation, at_once)
             judge = _Judge(run, predictor, self._sample(parts, validation.cached), self.log)
             learner = Learner(self.detector, parts, train, run.fit, self.devices, frozen.rates, changing)
-            self._warn_of_norms()
-            fit(learner, train, run.fit, run.seed, judge, self.log.folder, self.micro, judge, span, history)
+            self._warn_of_norms(micro)
+            fit(learner, train, run.fit, run.seed, judge, self.log.folder, micro, judge, span, history)
         finally:
             train.release()
             validation.release()
         return learner, predictor
 
-    def _sources(self, parts: Cut) -> tuple[Source, Source]:
-        run, progress, at_once = self.run, self.log.listener.progress, min(BATCH, self.micro or BATCH)
-        views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
-        train = source(views, parts, run.features, progress, at_once, run.engine)
+    def _sources(self, parts: Cut, at_once: int) -> tuple[Source, Source]:
+        run, progress = self.run, self.log.listener.progress
+        train = source(self.views, parts, run.features, progress, at_once, run.engine)
         self.log.say(train.note)
         whole = Views(run.data.validation, run.size, resize=run.resize)
         validation = source(whole, parts, run.features, progress, at_once, run.engine, train.bytes)
@@ -105,21 +115,21 @@ class Training:
         train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
         spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int).tolist()
         views = Views(train.subset(spread, train.name), self.run.size, resize=self.run.resize)
-        kept: dict[int, Element] = {}
+        kept: dict[Unit, Element] = {}
 
-        def load(index: int, view: int) -> Element:
-            if index not in kept:
-                (picture,), targets = views.element(index, view)
+        def load(unit: Unit) -> Element:
+            if unit not in kept:
+                (picture,), targets = views.element(unit)
                 inputs = tuple(array[0] for array in forward(picture[None])) if cached else (picture,)
-                kept[index] = inputs, targets
-            return kept[index]
+                kept[unit] = inputs, targets
+            return kept[unit]
 
         return Source(views, load, encoder(parts, cached), cached, "")
 
-    def _warn_of_norms(self) -> None:
+    def _warn_of_norms(self, micro: int | None) -> None:
         run, network = self.run, self.detector.backbone
-        size = run.fit.batch(len(run.data.train))
-        together = min(n for n in (len(self.devices.share(size)), self.micro, run.fit.micro_batch) if n)
+        size = run.fit.batch(len(self.views.parts))
+        together = min(n for n in (len(self.devices.share(size)), micro, run.fit.micro_batch) if n)
         together = -(-together // self.devices.replicas_here)
         norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in network.layers)
         if together < size and norms:

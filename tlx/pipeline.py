@@ -1,30 +1,45 @@
-"""A dataset becomes batches: views of pictures, in an order that depends on nothing but the seed."""
+"""A dataset becomes batches: views of pictures' windows, in an order that depends on nothing but the seed."""
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlx.augment import Augmentation, Operation, Picture, Resize, View, arranged, draw_view, look, pictures_of, whole
 from tlx.data.dataset import Dataset
-from tlx.data.images import file_hash, open_image
 from tlx.data.targets import UNLABELLED
 from tlx.errors import ConfigError
 from tlx.lazy import tf
 from tlx.tasks.task import Arrays, Task, task_of
+from tlx.windows import Place, WholePicture, Windows, in_pictures, places_of
 
 # So many batches wait, loaded, for the one that is worked on.
 AHEAD = 2
 
-Unit = tuple[int, int]
+# The position of a picture in the dataset, and the number of one of its windows.
+Part = tuple[int, int]
 # What a model reads of one example, and the task's arrays of it.
 Element = tuple[tuple[np.ndarray, ...], Arrays]
+
+
+class Unit(NamedTuple):
+    """What is computed at once: a picture's position in the dataset, and the numbers of a window of it and a view."""
+
+    picture: int
+    window: int = 0
+    view: int = 0
+
+    @property
+    def part(self) -> Part:
+        """The window that it is a view of."""
+        return self.picture, self.window
 
 
 def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -34,11 +49,12 @@ def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """The views of a dataset at one input size: `count` of each picture, or only the whole picture.
+    """The views of a dataset at one input size: `count` of each window of each picture, or only the window.
 
-    Which view comes out depends on `seed`, the picture's content and the view's number alone, but for augmentations
-    that look at objects or at other pictures. Elements are ((image uint8 [h, w, 3],), the arrays of `Task.arrays`); an
-    unlabelled picture has no arrays.
+    `windows` says which windows a picture has: by default, one that is all of it. A view shows nothing of a picture
+    beside its window. Which view comes out depends on `seed`, the picture's content, the window and the view's number
+    alone, but for augmentations that look at objects or at other pictures. Elements are ((image uint8 [h, w, 3],), the
+    arrays of `Task.arrays`); an unlabelled picture has no arrays.
 
     Raises:
       ConfigError: `augment` holds something that is no augmentation, or combines pictures of a task that cannot.
@@ -50,6 +66,7 @@ class Views:
     count: int = 1
     seed: int = 0
     resize: Resize = "letterbox"
+    windows: Windows = WholePicture()
 
     def __post_init__(self):
         if self.pictures > 1 and not self.task.combines:
@@ -77,82 +94,109 @@ class Views:
         """How much room the arrays of an element have, in the task's own terms."""
         return self.task.room(self.dataset, self.pictures)
 
-    @property
-    def units(self) -> list[Unit]:
-        """Every (picture, view) there is, picture by picture."""
-        return [(i, v) for i in range(len(self.dataset)) for v in range(self.count)]
-
-    def view(self, index: int, number: int) -> View:
-        """Return the view with this number of the picture at `index`, without opening a picture."""
-        if not self.operations:
-            return whole(self._picture(index), self.size, self.resize)
-        rng = np.random.default_rng([self.seed, self._content(index), number])
-        others = [self._picture(other) for other in self._others(rng, index)]
-        return draw_view(self.operations, rng, self._picture(index), self.size, self.resize, others)
-
-    def depends(self, index: int) -> str:
-        """Return a text of all that the views of the picture at `index` depend on, but for their numbers."""
-        says = (self.size, self.resize, self.operations, self.seed if self.operations else None)
-        # Which other pictures come into a view hangs on the place in the dataset, too.
-        return repr(says) + (f"{index} of {self._dataset}" if self.pictures > 1 else "") + self._known(index)
+    @cached_property
+    def _cut(self) -> list[tuple[Place, ...]]:
+        return [places_of(i, self.dataset, self.windows) for i in range(len(self.dataset))]
 
     @cached_property
-    def _dataset(self) -> str:
-        known = "".join(self._known(i) for i in range(len(self.dataset)))
-        return hashlib.sha256(known.encode()).hexdigest()
+    def _places(self) -> list[Place]:
+        return list(chain.from_iterable(self._cut))
 
-    def _known(self, index: int) -> str:
-        """Return a text of what the views of any picture may depend on of the one at `index`."""
-        example = self.dataset.examples[index]
-        sees_objects = any(operation.sees_objects for operation in self.operations)
-        objects = (example.objects.boxes.tolist(), example.objects.ignore.tolist()) if sees_objects else ()
-        return repr((file_hash(example.image), objects))
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Every (picture, window) there is, picture by picture."""
+        return [(i, window) for i, places in enumerate(self._cut) for window in range(len(places))]
 
-    def element(self, index: int, number: int) -> Element:
-        """Return one element: the picture as the view shows it, and its targets."""
-        view = self.view(index, number)
-        pictures = {at: open_image(self.dataset.examples[at].image) for at in {layer.picture for layer in view.layers}}
-        return (look(pictures, view),), self._targets(view)
+    @cached_property
+    def numbers(self) -> dict[Part, int]:
+        """The position in `parts` of each of them."""
+        return {part: number for number, part in enumerate(self.parts)}
 
-    def targets(self, index: int, number: int) -> Arrays:
+    @property
+    def units(self) -> list[Unit]:
+        """Every (picture, window, view) there is, picture by picture."""
+        return [Unit(*part, view) for part in self.parts for view in range(self.count)]
+
+    def view(self, unit: Unit) -> View:
+        """Return the view that a unit is of its picture, without opening a picture."""
+        return in_pictures(self._drawn(unit), self._places)
+
+    def depends(self, part: Part) -> str:
+        """Return a text of all that the views of a window depend on, but for their numbers."""
+        says = (self.size, self.resize, self.operations, self.seed if self.operations else None)
+        number = self.numbers[part]
+        # Which other pictures come into a view hangs on the place in the dataset, too.
+        return repr(says) + (f"{number} of {self._dataset}" if self.pictures > 1 else "") + self._known(number)
+
+    def element(self, unit: Unit) -> Element:
+        """Return one element: the window as the view shows it, and its targets."""
+        drawn = self._drawn(unit)
+        pictures = {number: self._places[number].open() for number in {layer.picture for layer in drawn.layers}}
+        return (look(pictures, drawn),), self._targets(in_pictures(drawn, self._places))
+
+    def targets(self, unit: Unit) -> Arrays:
         """Return the targets of one element, without opening the picture."""
-        return self._targets(self.view(index, number))
+        return self._targets(self.view(unit))
 
     def _targets(self, view: View) -> Arrays:
         shown = [self.dataset.examples[layer.picture].targets for layer in view.layers]
         return {} if shown[0] is UNLABELLED else self.task.arrays(shown, view, self.room)
 
-    def _picture(self, index: int) -> Picture:
-        example = self.dataset.examples[index]
-        return Picture(index, example.width, example.height, example.objects.boxes, example.objects.ignore)
+    def _drawn(self, unit: Unit) -> View:
+        """Return a unit's view of windows: to what it is drawn by, each is a picture, numbered as in `parts`."""
+        number = self.numbers[unit.part]
+        if not self.operations:
+            return whole(self._picture(number), self.size, self.resize)
+        rng = np.random.default_rng([self.seed, self._content(number), unit.view])
+        others = [self._picture(other) for other in self._others(rng, unit.picture)]
+        return draw_view(self.operations, rng, self._picture(number), self.size, self.resize, others)
+
+    def _picture(self, number: int) -> Picture:
+        return self._places[number].as_picture(number)
+
+    @cached_property
+    def _dataset(self) -> str:
+        known = "".join(map(self._known, range(len(self.parts))))
+        return hashlib.sha256(known.encode()).hexdigest()
+
+    def _known(self, number: int) -> str:
+        """Return a text of what the views of any window may depend on of the one with this number."""
+        objects, content = self._places[number].example.objects, self._places[number].content
+        sees_objects = any(operation.sees_objects for operation in self.operations)
+        return repr((content, (objects.boxes.tolist(), objects.ignore.tolist()) if sees_objects else ()))
 
     @cached_property
     def _contents(self) -> dict[int, int]:
         return {}
 
-    def _content(self, index: int) -> int:
-        """Return a number that stands for a picture's content; the file is read once."""
-        if index not in self._contents:
-            self._contents[index] = int(file_hash(self.dataset.examples[index].image)[:16], 16)
-        return self._contents[index]
+    def _content(self, number: int) -> int:
+        """Return a number that stands for what is to be seen in a window; the file is read once."""
+        if number not in self._contents:
+            self._contents[number] = int(self._places[number].content[:16], 16)
+        return self._contents[number]
 
     def _others(self, rng: np.random.Generator, index: int) -> list[int]:
-        """Draw the other pictures of a view: no picture comes twice while there are enough of them."""
+        """Draw windows of the other pictures of a view: no picture comes twice while there are enough of them."""
         wanted, there = self.pictures - 1, len(self.dataset)
         if wanted == 0:
             return []
         drawn = (rng.choice(there - 1, min(wanted, there - 1), replace=False) + index + 1) % there if there > 1 else []
         cycle = [index, *(int(other) for other in drawn)]
-        return [cycle[i % len(cycle)] for i in range(1, self.pictures)]
+        return [self._window(rng, cycle[i % len(cycle)]) for i in range(1, self.pictures)]
+
+    def _window(self, rng: np.random.Generator, index: int) -> int:
+        """Draw a window of a picture, where it has several."""
+        count = len(self._cut[index])
+        return self.numbers[index, int(rng.integers(count)) if count > 1 else 0]
 
 
-def order(pictures: int, views: int, seed: int, start: int = 0) -> Iterator[Unit]:
-    """Yield training units for ever, from position `start`: every picture once an epoch, each time another view."""
-    epoch = start // pictures
+def order(parts: Sequence[Part], views: int, seed: int, start: int = 0) -> Iterator[Unit]:
+    """Yield training units for ever, from position `start`: every part once an epoch, each time another view."""
+    epoch = start // len(parts)
     while True:
-        shuffled = np.random.default_rng([seed, epoch]).permutation(pictures)
-        for index in shuffled[max(0, start - epoch * pictures) :]:
-            yield int(index), (int(index) + epoch) % views
+        shuffled = np.random.default_rng([seed, epoch]).permutation(len(parts))
+        for number in shuffled[max(0, start - epoch * len(parts)) :].tolist():
+            yield Unit(*parts[number], (number + epoch) % views)
         epoch += 1
 
 
@@ -167,10 +211,10 @@ def chunks(units: Iterable[Unit], batch_size: int, micro: int) -> Iterator[list[
     yield from (batch[i : i + micro] for i in range(0, len(batch), micro))
 
 
-def batches(load: Callable[[int, int], Element], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:
+def batches(load: Callable[[Unit], Element], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:
     """Yield what `load` gives for each list of units, in order, loaded ahead in parallel.
 
-    Each batch is (units int32 [b, 2], a tuple of inputs, a dict of targets), all of them tensors [b, ...]. What
+    Each batch is (units int32 [b, 3], a tuple of inputs, a dict of targets), all of them tensors [b, ...]. What
     `load` raises comes out as it is.
     """
 
@@ -187,7 +231,7 @@ def batches(load: Callable[[int, int], Element], wanted: Iterable[list[Unit]]) -
         ahead: deque[Future] = deque()
         try:
             for units in wanted:
-                ahead.append(pool.submit(gathered, units, [pool.submit(load, *unit) for unit in units]))
+                ahead.append(pool.submit(gathered, units, [pool.submit(load, unit) for unit in units]))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft().result()
             while ahead:

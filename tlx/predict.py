@@ -11,7 +11,8 @@ from tlx.lazy import tf
 from tlx.learner import losses
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
-from tlx.pipeline import Views
+from tlx.pipeline import Unit, Views
+from tlx.windows import WholePicture, Windows
 
 # More pictures at once are no faster, and take more memory.
 BATCH = 16
@@ -27,21 +28,25 @@ class Predictor:
         self.run = tf.function(self._graph, reduce_retracing=True)
 
     def __call__(self, source: Source | None = None) -> tuple[list[Any], dict[str, float]]:
-        """Return the task's predictions for every picture of the source, and the mean losses by name.
+        """Return the task's prediction for every picture of the source, and the mean losses by name.
 
+        What is seen in a picture's windows and views is joined by the task.
         Another `source` than its own must give inputs of the same form.
         """
         source = source or self.source
-        views, found, totals = source.views, [], {}
+        views, totals = source.views, {}
+        found: dict[int, list[Any]] = {}
         for units, inputs, targets in source.batches(views.units, self.batch):
             arrays, sums = self.run(*self._padded(self._boundary(inputs), targets))
             arrays = {name: array.numpy() for name, array in arrays.items()}
             for name, pair in sums.items():
                 totals[name] = totals.get(name, 0.0) + pair.numpy()[:, : len(units)].sum(1)
-            for row, (index, number) in enumerate(units.tolist()):
+            for row, unit in enumerate(map(Unit._make, units.tolist())):
                 one = {name: array[row] for name, array in arrays.items()}
-                found.append(views.task.prediction(one, views.view(index, number), views.dataset.examples[index]))
-        return found, {f"loss/{name}": float(loss / max(weight, 1.0)) for name, (loss, weight) in totals.items()}
+                seen = views.task.prediction(one, views.view(unit), views.dataset.examples[unit.picture])
+                found.setdefault(unit.picture, []).append(seen)
+        joined = [views.task.join(seen) if len(seen) > 1 else seen[0] for seen in found.values()]
+        return joined, {f"loss/{name}": float(loss / max(weight, 1.0)) for name, (loss, weight) in totals.items()}
 
     def _boundary(self, inputs: tuple) -> tuple:
         if self.forward is None:
@@ -68,8 +73,9 @@ def predict(
     batch: int = BATCH,
     engine: Engine = TensorFlow(),
     resize: Resize = "letterbox",
+    windows: Windows = WholePicture(),
 ) -> list[Any]:
     """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once."""
-    views = Views(dataset, detector.size, resize=resize)
+    views = Views(dataset, detector.size, resize=resize, windows=windows)
     source = Source(views, views.element, encoder(cut, True), False, "")
     return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]

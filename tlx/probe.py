@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from tlx import freeze, memory
-from tlx.devices import Devices, several_here
+from tlx.devices import several_here
 from tlx.events import Listener
 from tlx.features import Source, encoder, why_not
-from tlx.freeze import Rates
 from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.models.detector import Detector
@@ -27,29 +26,19 @@ _REST = 75_000_000
 _TIMES = 2
 
 
-def measure(run: Run, micros: Sequence[int], listener: Listener) -> dict[str, float]:
-    """Train and evaluate on made-up examples of the worst kind, and return the memory that it takes, in bytes.
+def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> dict[str, float]:
+    """Train and evaluate on made-up examples of the worst kind, and return the memory that a phase takes, in bytes.
 
     First some updates are done on each of `micros` (two sizes, growing), then everything else on each: evaluation,
     and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
-    every run takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
+    the phase takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
     evaluated at once ("look"). The examples have the input's full size and as many boxes as any training picture.
-    What is loaded ahead is counted in. Of several phases the largest of each counts.
+    What is loaded ahead is counted in.
     """
     refuse_errors(run.data)
     devices = several_here(run.fit.strategy)
     detector, layers = assemble(run, devices)
-    needs = []
-    for phase in range(len(run.freeze.phases)):
-        frozen = freeze.apply(run.freeze, detector.backbone, layers, phase)
-        needs.append(_measure(run, detector, frozen.rates, devices, micros, listener))
-    return {name: max(need[name] for need in needs) for name in needs[0]}
-
-
-def _measure(
-    run: Run, detector: Detector, rates: Rates, devices: Devices, micros: Sequence[int], listener: Listener
-) -> dict[str, float]:
-    """Do what `measure` says in the phase that the detector is in."""
+    rates = freeze.apply(run.freeze, detector.backbone, layers, phase).rates
     parts = cut(detector.network, detector.blocks)
     views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
     cached = not why_not(views, parts, run.features)

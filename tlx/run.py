@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -128,12 +129,14 @@ class Run:
         return "validation", self.data.validation
 
 
-def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | None = None) -> dict[str, Any]:
+def train(
+    run: Run, folder: Path, config: str, listener: Listener, micros: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Do the experiment, write everything about it to `folder`, and return what its `result.json` holds.
 
-    `config` is the text of the gin file that repeats it. `micro` is how many examples fit in memory at once,
-    if that is known. Of several workers (`fit.strategy`) only the chief judges the detector and keeps it, and
-    all return what the chief does.
+    `config` is the text of the gin file that repeats it. `micros` is how many examples fit in memory at once in
+    each phase of the freeze policy, if that is known. Of several workers (`fit.strategy`) only the chief judges the
+    detector and keeps it, and all return what the chief does.
 
     Raises:
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
@@ -157,7 +160,7 @@ def train(run: Run, folder: Path, config: str, listener: Listener, micro: int | 
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
         log.board.text("config", f"```\n{config}\n```")
-        trained = Training(run, detector, layers, log, devices, micro)()
+        trained = Training(run, detector, layers, log, devices, micros)()
     if not devices.chief:
         return devices.told(None)
     save_weights(detector, folder)

@@ -113,7 +113,9 @@ def account(history: History) -> dict[str, Any]:
         "best_update": history.best.update,
         "updates": history.best.updates,
         "stopped": history.stopped,
-        "micro_batch": history.micro_batch,
+        # What fits whatever trains. A run that an earlier version came to the end of tells of no phase.
+        "micro_batch": min(filter(None, history.micro_batches), default=1),
+        "micro_batches": history.micro_batches,
         "images_per_second": history.images_per_second,
         "peak_memory_bytes": usage.peak(),
     }

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tlx import registry
 from tlx.augment import Picture, Scene, arranged, draw_view, move
+from tlx.augment.affine import after, scaled, shifted
 from tlx.augment.crops import CropByOverlap, CropKeepingCentres
 from tlx.augment.flips import Flip
 from tlx.augment.tf_object_detection import RandomCropImage, SsdRandomCrop
@@ -55,6 +56,19 @@ def test_so_much_of_an_object_stays_in_the_crop(seed, least):
     for operation in (RandomCropImage(least), SsdRandomCrop((least,), random_coef=0.0)):
         box = cropped(operation, seed)
         assert max(overlap(box, other) / area(other) for other in BOXES[:2]) >= least - 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_centres_stay_where_rounding_leaves_less_than_no_room(seed):
+    rng = np.random.default_rng(seed)
+    # Objects as far apart as the picture is wide, at places that no float32 holds, as in a mosaic.
+    corners = np.array([[0, 0, 4, 4], [296, 196, 300, 200]], np.float32)
+    scene = Scene.of(Picture(0, 300, 200, corners, np.zeros(2, np.bool_)), (96, 96))
+    scene = scene.moved(after(shifted(*rng.uniform(0, 9, 2)), scaled(*rng.uniform(0.9, 0.95, 2))))
+    x0, y0, x1, y1 = CropKeepingCentres(0.1)(rng, scene).layers[0].crop
+    assert max(x0, y0) < 2 + 1e-6
+    assert min(x1, y1 + 100) > 298 - 1e-6
 
 
 def test_crops_are_found_and_differ():

@@ -171,6 +171,14 @@ def test_what_lies_above_and_what_is_cut_out_is_not_visible():
     assert move(boxes, faint)[1].tolist() == [1.0, 1.0]
 
 
+def test_a_box_beside_what_is_shown_is_not_visible_however_the_view_is_turned():
+    boxes = np.array([[50, 5, 60, 80], [40, 5, 60, 80], [10, 10, 20, 20]], np.float32)
+    for degrees in (0, 12, 45, 90):
+        turn = np.radians(degrees)
+        matrix = [[np.cos(turn), -np.sin(turn), 30], [np.sin(turn), np.cos(turn), 0]]
+        assert move(boxes, mapped(matrix, (200, 200), (0.0, 0.0, 40.0, 100.0)))[1] == pytest.approx([0, 0, 1])
+
+
 @settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_the_box_around_a_turned_box_in_the_frame_is_that_of_its_pixels(seed):

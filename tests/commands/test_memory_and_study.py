@@ -24,6 +24,7 @@ freezes.last_layers.unfrozen = 1
 memory.budget_gb = 0.72
 search.space = {{'freezes.last_layers.unfrozen': ('int', 0, 2), 'fit.learning_rate': ('log', 1e-4, 1e-2)}}
 """
+NEED = Need(1e8, 1e7)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def shown(tmp_path, monkeypatch):
 
 def test_memory_has_a_line_for_each_boundary(shown, tmp_path, monkeypatch):
     needs = {"0": Need(1e8, 1e7), "1": Need(2e8, 4e7), "2": Need(7e8, 1e8)}
-    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: needs[bindings[0][-1]])
+    monkeypatch.setattr(attempts.Attempts, "needs", lambda self, bindings, *_: [needs[bindings[0][-1]]])
     memory_command.memory([str(tmp_path / "config.gin")])
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown().splitlines() if line.startswith("│")]
     assert rows == [["0", "0.10", "10.0", "50"], ["1", "0.20", "40.0", "10"], ["2", "0.70", "100.0", "none"]]
@@ -51,9 +52,27 @@ def test_memory_has_a_line_for_each_choice_of_a_boundary(shown, tmp_path, monkey
     file = tmp_path / "config.gin"
     file.write_text(EXPERIMENT.replace("('int', 0, 2)", "('choice', 8, 0, 4, 1)"))
     asked = []
-    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: asked.extend(bindings) or Need(1e8, 1e7))
+    monkeypatch.setattr(attempts.Attempts, "needs", lambda self, bindings, *_: asked.extend(bindings) or [NEED])
     memory_command.memory([str(file)])
     assert asked == [f"freezes.last_layers.unfrozen = {number}" for number in (0, 1, 4, 8)]
+
+
+def test_memory_has_a_line_for_each_phase_of_a_policy_that_has_several(shown, tmp_path, monkeypatch):
+    file = tmp_path / "config.gin"
+    space = "{'run.freeze': ('choice', @freezes.last_layers(), @freezes.head_then_last_layers())}\n"
+    unfrozen = "freezes.head_then_last_layers.unfrozen = 2\nmemory.budget_gb = 0.72\n"
+    file.write_text(EXPERIMENT.partition("memory.budget_gb")[0] + unfrozen + "search.space = " + space)
+    ledger = Ledger(attempts.LEDGER)
+    for policy, needs in (("last_layers", [NEED]), ("head_then_last_layers", [NEED, Need(2e8, 4e7)])):
+        experiment = memory_command.config.load([file], [f"run.freeze = @freezes.{policy}()"])
+        ledger.put(kind(attempts.describe(experiment)), needs, policy)
+    memory_command.memory([str(file)])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown().splitlines() if line.startswith("│")]
+    assert rows == [
+        ["@freezes.last_layers()", "1", "", "", "0.10", "10.0", "50"],
+        ["@freezes.head_then_last_layers()", "", "2", "1", "0.10", "10.0", "50"],
+        ["@freezes.head_then_last_layers()", "", "2", "2", "0.20", "40.0", "10"],
+    ]
 
 
 def test_memory_has_lines_for_every_alternative_and_for_a_plugins_policy(shown, tmp_path, monkeypatch):
@@ -69,7 +88,7 @@ def test_memory_has_lines_for_every_alternative_and_for_a_plugins_policy(shown, 
     space += "'freezes.own.parts': ('choice', 3, 5)}\nbackbones.mobilenet_v2.weights = None"
     file.write_text(EXPERIMENT.partition("search.space")[0] + "search.space = " + space)
     asked = []
-    monkeypatch.setattr(attempts.Attempts, "need", lambda self, bindings, *_: asked.append(bindings) or Need(1e8, 1e7))
+    monkeypatch.setattr(attempts.Attempts, "needs", lambda self, bindings, *_: asked.append(bindings) or [NEED])
     memory_command.memory([str(file)])
     assert asked == [
         ["run.freeze = @freezes.last_layers()", "freezes.last_layers.unfrozen = 1"],
@@ -88,7 +107,7 @@ def test_memory_has_lines_for_every_alternative_and_for_a_plugins_policy(shown, 
 
 
 def test_memory_that_cannot_be_measured_is_an_error(shown, tmp_path, monkeypatch):
-    monkeypatch.setattr(attempts.Attempts, "need", lambda *_: None)
+    monkeypatch.setattr(attempts.Attempts, "needs", lambda *_: None)
     with pytest.raises(TlxError, match="unfrozen = 0 could not be measured"):
         memory_command.memory([str(tmp_path / "config.gin")])
 
@@ -111,7 +130,7 @@ def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
             kept.tell(trial, rate * 50)
     ledger = Ledger(attempts.LEDGER)
     experiment = memory_command.config.load([tmp_path / "config.gin"], ["freezes.last_layers.unfrozen = 0"])
-    ledger.put(kind(attempts.describe(experiment)), Need(3e8, 2e7, tried=33), "head")
+    ledger.put(kind(attempts.describe(experiment)), [Need(3e8, 2e7, tried=33)], "head")
     study_command.study([str(tmp_path)])
     text = shown()
     assert "trial 5 fail: ValueError: too bad" in text

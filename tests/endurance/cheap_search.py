@@ -72,7 +72,7 @@ def _trial(connection):
     checkpoint.write(folder / "data.json", b'{"fingerprint": "the same"}')
     checkpoint.write(folder / "environment.json", b"{}")
     split = "test" if task == "judge" else "validation"
-    result = {"split": split, "metrics": metrics, "micro_batch": arguments.get("micro")}
+    result = {"split": split, "metrics": metrics, "micro_batches": arguments.get("micros")}
     checkpoint.write(folder / "result.json", json.dumps(result).encode())
     connection.send(("done", result))
 

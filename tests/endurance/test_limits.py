@@ -98,8 +98,8 @@ def test_wrong_predictions_are_survived(runs, tmp_path, saw):
     chance = random.Random(1)
     told = json.loads(runs.ledger.read_text())
     for entry in told["entries"].values():
-        for amount in ("fixed", "each", "look"):
-            entry["need"][amount] *= 0.5
+        for need, amount in itertools.product(entry["needs"], ("fixed", "each", "look")):
+            need[amount] *= 0.5
     budgets = [chance.uniform(0.35, 0.6) for _ in range(20)] if LONG else [0.5]
     deaths = 0
     for budget in budgets:

@@ -34,7 +34,7 @@ class Worker(Listener):
     def __init__(self):
         self.asked, self.scores, self.judging, self.repeating, self.said = [], [], [], [], []
 
-    def do(self, task, bindings, listener, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micros=None, **_):
         self.asked.append(folder.name if task == "train" else task)
         wrong = self.judging if task == "judge" else self.repeating if folder.parent.name == "repeats" else []
         if wrong:
@@ -44,7 +44,7 @@ class Worker(Listener):
         values = {metric.name: None if metric.name.startswith("AP_") else score for metric in Coco.metrics}
         metrics = {"primary": Coco.primary, "values": values, "counts": COUNTS, "per_class": {}}
         split = "test" if task == "judge" else "validation"
-        return Outcome("done", {"split": split, "metrics": metrics, "micro_batch": micro})
+        return Outcome("done", {"split": split, "metrics": metrics, "micro_batches": micros})
 
     def say(self, message):
         self.said.append(message)

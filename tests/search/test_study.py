@@ -160,7 +160,7 @@ def scripted(monkeypatch, *answers):
     script = iter(answers)
     asked = []
 
-    def do(self, task, bindings, listener, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micros=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         for name in ("data.json", "environment.json"):
@@ -168,7 +168,7 @@ def scripted(monkeypatch, *answers):
         asked.append((task, bindings, folder))
         if task == "judge":
             return Outcome("done", {"split": "test", "metrics": metrics})
-        return Outcome(*next(script, ("done", {"metrics": metrics, "micro_batch": micro})))
+        return Outcome(*next(script, ("done", {"metrics": metrics, "micro_batches": micros})))
 
     monkeypatch.setattr(Hand, "do", do)
     return asked
@@ -186,7 +186,7 @@ def test_bindings_that_cannot_be_trained_with_are_one_finished_trial(gin, tmp_pa
 
 
 def test_a_pruned_trial_was_feasible(gin, tmp_path, monkeypatch):
-    scripted(monkeypatch, ("done", {"metrics": scores(AP=0.5), "micro_batch": 4}), ("pruned", None))
+    scripted(monkeypatch, ("done", {"metrics": scores(AP=0.5), "micro_batches": [4]}), ("pruned", None))
     result = run(gin, tmp_path / "run", Watcher())
     assert [row["state"] for row in result["trials"]] == ["complete", "pruned", "complete"]
     assert {trial.constraints["infeasible"] for trial in finished(tmp_path / "run")} == {-1.0}
@@ -262,7 +262,7 @@ def test_what_does_not_fit_together_is_infeasible_and_the_search_goes_on(gin, tm
 @pytest.mark.parametrize(("metric", "winner"), [(None, 2), ("AP50", 1)])
 def test_what_is_maximized_can_be_named(gin, tmp_path, monkeypatch, metric, winner):
     pairs = [(0.1, 0.2), (0.2, 0.9), (0.3, 0.4)]
-    done = [("done", {"metrics": scores(AP=ap, AP50=ap50), "micro_batch": 4}) for ap, ap50 in pairs]
+    done = [("done", {"metrics": scores(AP=ap, AP50=ap50), "micro_batches": [4]}) for ap, ap50 in pairs]
     scripted(monkeypatch, *done)
     gin.write_text(gin.read_text() + f"search.metric = {metric!r}\n")
     result = run(gin, tmp_path / "run", Watcher())

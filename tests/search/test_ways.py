@@ -51,7 +51,7 @@ def worker(monkeypatch):
     done = {"at_once": 0, "most": 0, "asked": [], "seconds": 0.0, "meet": None}
     lock = threading.Lock()
 
-    def do(self, task, bindings, listener, folder=None, micro=None, **_):
+    def do(self, task, bindings, listener, folder=None, micros=None, **_):
         if task == "probe":
             return Outcome("done", {"fixed": 0.0, "each": 0.0})
         values = dict(b.split(" = ") for b in bindings)
@@ -71,7 +71,7 @@ def worker(monkeypatch):
             done["at_once"] -= 1
         split = "test" if task == "judge" else "validation"
         metrics = {"primary": "AP", "values": {"AP": score, "AP50": score}}
-        result = {"split": split, "metrics": metrics, "micro_batch": micro}
+        result = {"split": split, "metrics": metrics, "micro_batches": micros}
         if task == "train":
             checkpoint.write(folder / "result.json", json.dumps(result).encode())
         return Outcome("done", result)

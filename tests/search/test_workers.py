@@ -32,17 +32,18 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
     seen = SimpleNamespace(fits=1000, need={"fixed": 0.0, "each": 0.0}, meet=lambda: None, micros=[], deaths=[])
 
-    def do(self, task, bindings, listener, folder=None, micro=0, **_):
+    def do(self, task, bindings, listener, folder=None, micros=(), **_):
         if task == "probe":
             return Outcome("done", seen.need)
         if task == "train":
             seen.meet()
-            seen.micros.append(micro)
-            if micro > seen.fits:
-                seen.deaths.append(micro)
+            seen.micros.extend(micros)
+            if max(micros) > seen.fits:
+                seen.deaths.extend(micros)
                 return Outcome("memory", "signal 9")
         score = float(dict(b.split(" = ") for b in bindings)["fit.learning_rate"])
-        result = {"split": "validation", "metrics": {"primary": "AP", "values": {"AP": score}}, "micro_batch": micro}
+        metrics = {"primary": "AP", "values": {"AP": score}}
+        result = {"split": "validation", "metrics": metrics, "micro_batches": micros}
         for name in ("data.json", "environment.json"):
             checkpoint.write(folder / name, b"{}")
         checkpoint.write(folder / "result.json", json.dumps(result).encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
@@ -14,6 +14,7 @@ from tlx.augment import Layer, Picture, View, whole
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import ANY_CLASS, NO_BOXES, UNLABELLED, Boxes
 from tlx.errors import DataError, ModelError
+from tlx.models.boxes import suppress
 from tlx.report.pictures import colour_of
 from tlx.tasks.detection import PADDING, Detection, Detections
 from tlx.tasks.task import task_of
@@ -171,6 +172,57 @@ def test_joined_are_all_detections_best_first():
     assert both.extra["masks"].tolist() == [[3], [1], [2], [4]]
     assert len(TASK.join([found(), found()])) == 0
     assert TASK.join([one]).boxes.tolist() == one.boxes.tolist()
+
+
+LEFT, RIGHT = (0, 0, 60, 100), (40, 0, 100, 100)
+
+
+def seen_in(window, *rows, **extra):
+    return replace(found(*rows, **extra), window=window)
+
+
+def test_what_two_windows_saw_is_joined_once_and_the_best_is_kept():
+    one = seen_in(LEFT, (42, 10, 58, 30, 0.5, 0), (5, 5, 30, 30, 0.25, 0), masks=np.array([1, 2]))
+    other = seen_in(RIGHT, (43, 10, 58, 30, 0.75, 0), (42, 10, 58, 30, 0.125, 1), masks=np.array([3, 4]))
+    both = TASK.join([one, other])
+    assert both.boxes.tolist() == [[43, 10, 58, 30], [5, 5, 30, 30], [42, 10, 58, 30]]
+    assert (both.scores.tolist(), both.labels.tolist()) == ([0.75, 0.25, 0.125], [0, 0, 1])
+    assert both.extra["masks"].tolist() == [3, 2, 4]
+
+
+@pytest.mark.parametrize("scores", [(0.5, 0.25), (0.25, 0.5)])
+def test_what_a_window_cuts_off_of_a_box_is_taken_from_the_others(scores):
+    cut, full = seen_in(LEFT, (20, 10, 60, 30, scores[0], 0)), seen_in(RIGHT, (40, 10, 90, 30, scores[1], 0))
+    joined = TASK.join([cut, full])
+    assert (joined.boxes.tolist(), joined.scores.tolist()) == ([[20, 10, 90, 30]], [0.5])
+    # A box that is whole stays as it is: the other only shows less of it, or missed it by a little.
+    inside, sliver = seen_in(LEFT, (20, 10, 50, 30, 0.5, 0)), seen_in(RIGHT, (40, 9, 52, 31, 0.25, 0))
+    assert TASK.join([sliver, inside]).boxes.tolist() == [[20, 10, 50, 30]]
+
+
+def test_neighbours_and_what_one_window_saw_stay_apart():
+    # Two objects that touch the part which both windows show, and one that reaches into it.
+    one = seen_in(LEFT, (10, 10, 44, 30, 0.5, 0), (20, 50, 60, 90, 0.5, 0), (21, 50, 60, 90, 0.25, 0))
+    other = seen_in(RIGHT, (50, 10, 90, 30, 0.5, 0), (70, 50, 90, 90, 0.5, 0))
+    assert sorted(TASK.join([one, other]).boxes.tolist()) == sorted([*one.boxes.tolist(), *other.boxes.tolist()])
+
+
+clusters = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(10, 16), st.integers(10, 16), st.integers(0, 2)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(deadline=None)
+@given(clusters)
+def test_of_whole_views_as_many_are_joined_as_postprocessing_keeps(rows):
+    rows = [(x, y, x + w, y + h, 1 - i / 32, label) for i, (x, y, w, h, label) in enumerate(rows)]
+    alone = found(*rows)
+    kept = suppress(alone.boxes[None], alone.labels[None], 0.5).numpy()[0]
+    joined = TASK.join([found(row) for row in reversed(rows)])
+    assert joined.scores.tolist() == alone.scores[kept].tolist()
+    assert joined.boxes.tolist() == alone.boxes[kept].tolist()
 
 
 def test_json_has_a_row_for_each_detection_with_what_else_was_found():

@@ -25,18 +25,24 @@ def experiment(tmp_path, monkeypatch):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Stand in for the worker: a machine where so many examples fit, and a probe that says what it is told to."""
-    seen = SimpleNamespace(fits=1000, need={"fixed": 1e8, "each": 1e7}, probes=[], tried=[])
-    seen.answer, seen.held = None, 0
+    """Stand in for the worker: a machine where so many examples fit, and a probe that says what it is told to.
 
-    def do(self, task, bindings, listener, micro=0, **_):
+    Both are by phase. `tried` holds the micro-batches of each training that was begun.
+    """
+    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[])
+    seen.answer, seen.held, seen.stillborn = None, 0, 0
+
+    def do(self, task, bindings, listener, micros, phase=None, **_):
         if task == "probe":
             seen.probes.append(bindings)
-            return Outcome("done", seen.need) if seen.need else Outcome("memory", "signal 9")
-        seen.tried.append(micro)
-        if micro > seen.fits:
+            return Outcome("done", seen.needs[phase]) if seen.needs[phase] else Outcome("memory", "signal 9")
+        seen.tried.append(micros if len(micros) > 1 else micros[0])
+        if len(seen.tried) <= seen.stillborn:
             return Outcome("memory", "signal 9", seen.held)
-        return seen.answer or Outcome("done", {"metrics": {}, "micro_batch": micro})
+        for number, micro in enumerate(micros):
+            if micro > seen.fits[number]:
+                return Outcome("memory", "signal 9", seen.held, number)
+        return seen.answer or Outcome("done", {"metrics": {}, "micro_batches": micros})
 
     monkeypatch.setattr(Hand, "do", do)
     return seen
@@ -64,27 +70,27 @@ def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):
 
 
 def test_a_wrong_prediction_is_survived_and_learnt_from(experiment, tmp_path, machine):
-    machine.fits = 10
+    machine.fits = [10]
     outcome, said = train(experiment, tmp_path, budget_gb=5.0)
     assert (outcome.kind, machine.tried) == ("done", [64, 32, 16, 8])
     assert sum("were too many" in line for line in said) == 3
     train(experiment, tmp_path, budget_gb=5.0)
     assert machine.tried[4:] == [8]
     # Where there is more room than there was, more is tried.
-    machine.fits = 100
+    machine.fits = [100]
     train(experiment, tmp_path, budget_gb=10.0)
     assert machine.tried[5:] == [64]
 
 
 def test_what_a_process_held_when_it_died_is_what_it_may_hold(experiment, tmp_path, machine):
-    machine.fits, machine.held = 10, int(0.24e9)
+    machine.fits, machine.held = [10], int(0.24e9)
     train(experiment, tmp_path, budget_gb=5.0)
     # (0.24 / 1.2 - 0.1) / 0.01
     assert machine.tried == [64, 10]
 
 
 def test_what_the_training_loop_halved_by_itself_is_learnt(experiment, tmp_path, machine):
-    machine.answer = Outcome("done", {"metrics": {}, "micro_batch": 16})
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [16]})
     assert train(experiment, tmp_path, budget_gb=5.0)[0].kind == "done"
     train(experiment, tmp_path, budget_gb=5.0)
     assert machine.tried == [64, 16]
@@ -98,10 +104,10 @@ def test_an_example_that_did_not_fit_by_itself_is_the_end(experiment, tmp_path, 
 
 
 def test_what_could_not_be_measured_is_measured_once_there_is_room(experiment, tmp_path, machine):
-    need, machine.need = machine.need, None
+    needs, machine.needs = machine.needs, [None]
     train(experiment, tmp_path, budget_gb=0.5)
     asked = len(machine.probes)
-    machine.need = need
+    machine.needs = needs
     assert train(experiment, tmp_path, budget_gb=0.5)[0].kind == "infeasible"
     assert (machine.tried, machine.probes[asked:]) == ([], [])
     train(experiment, tmp_path, budget_gb=5.0)
@@ -109,15 +115,108 @@ def test_what_could_not_be_measured_is_measured_once_there_is_room(experiment, t
 
 
 def test_without_a_probe_dying_teaches(experiment, tmp_path, machine):
-    machine.fits = 20
+    machine.fits = [20]
     train(experiment, tmp_path, budget_gb=5.0, probe=False)
     assert (machine.tried, len(machine.probes)) == ([64, 32, 16], 0)
-    assert Ledger(attempts.LEDGER).get(kind(describe(experiment))).tried == 16
+    assert Ledger(attempts.LEDGER).get(kind(describe(experiment)))[0].tried == 16
+
+
+TWO = ["run.freeze = @freezes.head_then_last_layers()", "freezes.head_then_last_layers.unfrozen = 3"]
+HEAD, ALL = {"fixed": 1e8, "each": 1e6}, {"fixed": 1e8, "each": 1e7}
+
+
+def test_each_phase_has_the_micro_batch_that_fits_there(experiment, tmp_path, machine):
+    machine.needs = [HEAD, ALL]
+    outcome, said = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    # (0.5 / 1.2 - 0.1) / 0.001 and / 0.01
+    assert (outcome.kind, machine.tried) == ("done", [[64, 31]])
+    allowed = "of 0.50 GB (memory.budget_gb = 0.5)"
+    assert said == [
+        f"phase 1: 64 of 64 examples at once: predicted peak 0.16 GB {allowed}",
+        f"phase 2: 31 of 64 examples at once: predicted peak 0.41 GB {allowed}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fits", "tried", "learnt"),
+    [
+        ([100, 10], [[64, 31], [64, 15], [64, 7]], [None, 7]),
+        ([40, 100], [[64, 31], [32, 31]], [32, None]),
+        ([40, 20], [[64, 31], [32, 31], [32, 15]], [32, 15]),
+    ],
+)
+def test_a_death_changes_the_micro_batch_of_its_own_phase(experiment, tmp_path, machine, fits, tried, learnt):
+    machine.needs, machine.fits = [HEAD, ALL], fits
+    outcome, said = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert (outcome.kind, machine.tried) == ("done", tried)
+    known = Ledger(attempts.LEDGER).get(kind(describe(experiment.with_bindings(TWO))))
+    assert [need.tried for need in known] == learnt
+    named = {f"phase {phase + 1}: {tried[0][phase]} examples at once were too many: signal 9" for phase in range(2)}
+    assert len(named & set(said)) == sum(one is not None for one in learnt)
+    # What was learnt holds for the next run.
+    train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert machine.tried[len(tried) :] == tried[-1:]
+
+
+def test_what_a_process_held_says_what_fits_in_the_phase_that_it_died_in(experiment, tmp_path, machine):
+    machine.needs, machine.fits, machine.held = [HEAD, ALL], [100, 5], int(0.18e9)
+    train(experiment, tmp_path, TWO, budget_gb=0.5)
+    # (0.18 / 1.2 - 0.1) / 0.01
+    assert machine.tried == [[64, 31], [64, 5]]
+
+
+def test_a_death_before_training_began_is_one_of_every_phase(experiment, tmp_path, machine):
+    machine.needs, machine.stillborn = [HEAD, ALL], 1
+    outcome, said = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert (outcome.kind, machine.tried) == ("done", [[64, 31], [32, 15]])
+    assert said[2:] == ["it died before a phase began; all take fewer examples at once: signal 9"]
+    known = Ledger(attempts.LEDGER).get(kind(describe(experiment.with_bindings(TWO))))
+    assert [need.tried for need in known] == [32, 15]
+
+
+def test_what_the_training_loop_halved_by_itself_is_learnt_of_its_phase(experiment, tmp_path, machine):
+    machine.needs = [HEAD, ALL]
+    # So few updates that the first phase had none.
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [0, 16]})
+    train(experiment, tmp_path, TWO, budget_gb=5.0)
+    train(experiment, tmp_path, TWO, budget_gb=5.0)
+    assert machine.tried == [[64, 64], [64, 16]]
+
+
+@pytest.mark.parametrize(
+    ("needs", "named", "takes"),
+    [
+        ([HEAD, {"fixed": 1e9, "each": 1e8}], "phase 2: ", ": it takes 1.10 GB"),
+        ([{"fixed": 9e8, "each": 1e8}, ALL], "phase 1: ", ": it takes 1.00 GB"),
+        ([{"fixed": 9e8, "each": 1e8}, {"fixed": 1e9, "each": 1e8}], "phase 1 and phase 2: ", ": it takes 1.10 GB"),
+    ],
+)
+def test_where_a_phase_has_no_room_it_is_named(experiment, tmp_path, machine, needs, named, takes):
+    machine.needs = needs
+    outcome, _ = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert (outcome.kind, machine.tried) == ("infeasible", [])
+    limit = "0.50 GB (memory.budget_gb = 0.5) with memory.margin = 1.2"
+    assert outcome.content.startswith(f"{named}not even one example fits in {limit}{takes};")
+    assert f"freezes.head_then_last_layers.unfrozen = 0: {takes[-7:]}, which does not fit either" in outcome.content
+
+
+def test_the_phase_in_which_measuring_died_has_no_room(experiment, tmp_path, machine):
+    machine.needs = [HEAD, None]
+    outcome, _ = train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert outcome.content.startswith("phase 2: not even one example fits in 0.50 GB")
+    known = Ledger(attempts.LEDGER).get(kind(describe(experiment.with_bindings(TWO))))
+    assert [need.tried for need in known] == [None, 0]
+    machine.needs = [HEAD, ALL]
+    asked = len(machine.probes)
+    train(experiment, tmp_path, TWO, budget_gb=0.5)
+    assert machine.probes[asked:] == []
+    train(experiment, tmp_path, TWO, budget_gb=5.0)
+    assert (machine.probes[asked:], machine.tried) == ([TWO, TWO], [[64, 64]])
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, machine, known):
-    machine.need = {"fixed": 1e9, "each": 1e8} if known else None
+    machine.needs = [{"fixed": 1e9, "each": 1e8} if known else None]
     bindings = ["freezes.last_layers.unfrozen = 3"]
     outcome, said = train(experiment, tmp_path, bindings, budget_gb=0.5)
     assert outcome.kind == "infeasible"
@@ -189,7 +288,7 @@ def test_a_plugins_policy_and_backbone_say_what_takes_less(experiment, tmp_path,
         return Backbone("own", build, *tap_table({8: "a", 16: "b", 32: "c"}), r"^(none)")
 
     bindings = ["run.freeze = @freezes.own()", "run.backbone = @backbones.own()"]
-    machine.need = {"fixed": 1e9, "each": 1e8}
+    machine.needs = [{"fixed": 1e9, "each": 1e8}]
     outcome, _ = train(experiment, tmp_path, bindings, budget_gb=0.5)
     assert "freezes.own.share = 0.375, fit.ema = None: 1.10 GB, which does not fit either" in outcome.content
     assert "run.freeze = @freezes.own_less(): 1.10 GB, which does not fit either" in outcome.content

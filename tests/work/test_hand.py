@@ -83,6 +83,13 @@ def ask(kept, looks):
         parent.send(("evaluated", (look,)))
         answers.append(parent.recv())
     return "done", answers
+
+def go_through(kept, phases, megabytes):
+    for phase in phases:
+        parent.send(("phase", (phase, 2)))
+    hold(kept, megabytes)
+    time.sleep(0.3)
+    return "done", None
 """
 
 
@@ -265,6 +272,21 @@ def test_news_are_heard_and_what_is_evaluated_is_answered(hand):
     outcome = hand().do("ask", [], Hearing(), looks=[1, 2])
     assert outcome.content == ["continue", "prune"]
     assert heard == ["ask", ("training", 1, 2), ("training", 2, 2)]
+
+
+@pytest.mark.parametrize(("phases", "last"), [([0, 1], 1), ([0], 0), ([], None)])
+@pytest.mark.parametrize(("megabytes", "kind"), [(500, "memory"), (10, "done")])
+def test_an_outcome_names_the_phase_that_was_told_of_last(hand, phases, last, megabytes, kind):
+    worker, heard = hand(200), []
+
+    class Hearing(Listener):
+        def phase(self, number, of):
+            heard.append((number, of))
+
+    outcome = worker.do("go_through", [], Hearing(), phases=phases, megabytes=megabytes)
+    assert (outcome.kind, outcome.phase, heard) == (kind, last, [(phase, 2) for phase in phases])
+    # The next task has begun none.
+    assert worker.do("hold", [], megabytes=1).phase is None
 
 
 @pytest.mark.parametrize("number", range(10))

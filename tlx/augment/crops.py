@@ -69,7 +69,9 @@ class CropKeepingCentres(Geometry):
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 if len(boxes) else whole[None] * rng.random(2)
         first, last = centres.min(0), centres.max(0)
         side = np.maximum(whole * rng.uniform(self.smallest, 1, 2), last - first)
-        low = rng.uniform(np.maximum(0, last - side), np.minimum(whole - side, first))
+        # Rounding may leave a little less than no room where objects lie as far apart as can be.
+        least = np.maximum(0, last - side)
+        low = rng.uniform(least, np.maximum(least, np.minimum(whole - side, first)))
         return scene.cropped((*low.tolist(), *(low + side).tolist()))
 
 

@@ -14,9 +14,9 @@ MIN_VISIBLE = 0.3
 
 
 class Picture(NamedTuple):
-    """What an augmentation may know of a picture without opening it.
+    """What an augmentation may know of a picture, or of a window of one, without opening it.
 
-    `number` is its position in the dataset. `boxes` [n, 4] are those of its objects in its pixels, `ignore` [n] says
+    `number` tells it from others. `boxes` [n, 4] are those of its objects in its pixels, `ignore` [n] says
     which of them do not count. Where objects have no boxes, both are empty.
     """
 

@@ -19,9 +19,10 @@ Box = tuple[float, float, float, float]
 class Layer:
     """A picture in a view.
 
-    `picture` is its position in the dataset. `matrix` [2, 3] maps pixel coordinates of the upright picture to those
-    of the input. `crop` is the part of the picture that is shown, in its pixels. `opacity` in 0..1 says how much of
-    what lies beneath it is replaced. `objects` are the positions of the objects that come with it, or None for all.
+    `picture` is its position in the dataset; while the view is drawn, `Picture.number`. `matrix` [2, 3] maps pixel
+    coordinates of the upright picture to those of the input. `crop` is the part of the picture that is shown, in its
+    pixels. `opacity` in 0..1 says how much of what lies beneath it is replaced. `objects` are the positions of the
+    objects that come with it, or None for all.
     """
 
     picture: int
@@ -105,7 +106,8 @@ def place(boxes: np.ndarray, layer: Layer, width: float, height: float) -> tuple
         clipped = np.minimum(np.maximum(bounds(layer.matrix, shown), 0), (width, height) * 2)
     else:
         clipped = _extent(layer.matrix, shown, width, height)
-    return clipped, _area(clipped) / np.maximum(_area(whole), 1e-9)
+    # Of a box beside the crop only a line along its edge is left, which a turn would give an area.
+    return clipped, np.where(_area(shown) > 0, _area(clipped), 0.0) / np.maximum(_area(whole), 1e-9)
 
 
 def _extent(matrix: np.ndarray, boxes: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -14,7 +14,9 @@ from tlx import checkpoint, config
 from tlx.commands.experiment import load
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import ConfigError, TlxError
+from tlx.events import Listener
 from tlx.ginfile import show
+from tlx.memory import Limit
 from tlx.registry import commands
 from tlx.tree import walk
 
@@ -45,9 +47,10 @@ class _Row(NamedTuple):
 def memory(arguments: list[str]) -> None:
     """tlx memory EXPERIMENT.gin: show which micro-batches fit in memory, and what an example takes.
 
-    One line for each number of layers that the freeze policy may let train, and for each alternative of
-    search.space: the memory that every run of the kind takes, that of each example of a micro-batch, and the
-    largest micro-batch that fits within memory.budget_gb or, where that is not set, the memory that is free.
+    One line for each number of layers that the freeze policy may let train, for each alternative of
+    search.space, and for each phase where the policy has several: the memory that every run of the kind takes,
+    that of each example of a micro-batch, and the largest micro-batch that fits within memory.budget_gb or,
+    where that is not set, the memory that is free.
     Steps are measured in another process, and remembered.
     """
     experiment = load(arguments)
@@ -60,22 +63,34 @@ def memory(arguments: list[str]) -> None:
         file = Path(work) / "config.gin"
         checkpoint.write(file, experiment.text().encode())
         attempts = Attempts(experiment, settings, file, Path(work) / "worker.log")
-        table = Table(title=f"{experiment.name}: {attempts.limit.bytes / 1e9:.2f} GB, {attempts.limit.why}")
-        differing = list(dict.fromkeys(name for row in rows for name in row.cells))
-        for column in (*differing, "fixed GB", "MB an example", "largest micro-batch"):
-            table.add_column(column, justify="right")
         try:
-            for row in rows:
-                need = attempts.need(row.bindings, terminal)
-                if need is None:
-                    raise TlxError(f"memory: {row} could not be measured; does `tlx train` work?")
-                fits = need.largest(_MOST, attempts.limit.bytes, settings.margin)
-                cells = (row.cells.get(name, "") for name in differing)
-                amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}", f"{fits:,}" if fits else "none")
-                table.add_row(*cells, *amounts)
+            measured = [(row, _measured(attempts, row, terminal)) for row in rows]
         finally:
             attempts.stop()
-    CONSOLE.print(table)
+    CONSOLE.print(_table(experiment.name, measured, attempts.limit, settings.margin))
+
+
+def _measured(attempts: Any, row: _Row, listener: Listener) -> tuple[Any, ...]:
+    needs = attempts.needs(row.bindings, listener)
+    if needs is None:
+        raise TlxError(f"memory: {row} could not be measured; does `tlx train` work?")
+    return needs
+
+
+def _table(name: str, measured: list[tuple[_Row, tuple[Any, ...]]], limit: Limit, margin: float) -> Table:
+    """Return a table of kinds of runs and the needs of their phases, which are numbered where there are several."""
+    table = Table(title=f"{name}: {limit.bytes / 1e9:.2f} GB, {limit.why}")
+    phases = ["phase"] if any(len(needs) > 1 for _, needs in measured) else []
+    differing = [*dict.fromkeys(name for row, _ in measured for name in row.cells), *phases]
+    for column in (*differing, "fixed GB", "MB an example", "largest micro-batch"):
+        table.add_column(column, justify="right")
+    for row, needs in measured:
+        for number, need in enumerate(needs, 1):
+            cells = row.cells | {"phase": str(number) if len(needs) > 1 else ""}
+            fits = need.largest(_MOST, limit.bytes, margin)
+            amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}", f"{fits:,}" if fits else "none")
+            table.add_row(*(cells.get(name, "") for name in differing), *amounts)
+    return table
 
 
 def _rows(experiment: config.Experiment) -> Iterator[_Row]:

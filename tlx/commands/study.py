@@ -64,18 +64,21 @@ def _print_memory(folder: Path, trials: list[dict]) -> None:
         # Such as a file of weights that is on another machine: all else can be shown without it.
         CONSOLE.print(Text(f"what is known about memory cannot be shown: {error}"), soft_wrap=True)
         return
-    table = Table(title="memory")
-    for column in ("trials", "fixed GB", "MB an example", "tried after a death"):
-        table.add_column(column, justify="right")
     kinds: dict[str, list[int]] = {}
     for row in trials:
         # A trial whose bindings do not go together has no memory to tell of.
         with contextlib.suppress(ConfigError):
             if row["bindings"]:
                 kinds.setdefault(kind(describe(experiment.with_bindings(row["bindings"]))), []).append(row["trial"])
-    for key, numbers in kinds.items():
-        if need := Ledger(LEDGER).get(key):
+    known = [(", ".join(map(str, numbers)), Ledger(LEDGER).get(key) or ()) for key, numbers in kinds.items()]
+    table = Table(title="memory")
+    several = any(len(needs) > 1 for _, needs in known)
+    for column in ("trials", *["phase"] * several, "fixed GB", "MB an example", "tried after a death"):
+        table.add_column(column, justify="right")
+    for numbers, needs in known:
+        for phase, need in enumerate(needs, 1):
+            which = [str(phase) if len(needs) > 1 else ""] * several
             amounts = (f"{need.fixed / 1e9:.2f}", f"{need.each / 1e6:.1f}") if need.fixed else ("-", "-")
-            table.add_row(", ".join(map(str, numbers)), *amounts, "-" if need.tried is None else str(need.tried))
+            table.add_row(numbers, *which, *amounts, "-" if need.tried is None else str(need.tried))
     if table.row_count:
         CONSOLE.print(table)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tlx.errors import DataError
-from tlx.pipeline import Views
+from tlx.pipeline import Unit, Views
 from tlx.report.text import printable
 
 
@@ -34,5 +34,5 @@ def _drawn(views: Views, count: int) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _annotated(views: Views, index: int, number: int, names: Sequence[str]) -> Image.Image:
-    (picture,), targets = views.element(index, number)
+    (picture,), targets = views.element(Unit(index, view=number))
     return views.task.draw_arrays(Image.fromarray(picture), targets, names)

@@ -1,5 +1,6 @@
 """Finding objects: boxes in, boxes with classes and scores out."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tlx.augment import MIN_VISIBLE, View, move, restore
+from tlx.augment.view import Box
 from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor.boxes import check_boxes
 from tlx.data.doctor.patient import Patient
@@ -21,6 +23,8 @@ from tlx.tasks.task import Arrays, Task
 PADDING = -2
 # What the arrays that every detector finds are called; whatever else it finds comes beside them.
 _OWN = ("boxes", "scores", "labels")
+# Boxes of one class that agree by more than this IoU, in what two windows both show, are of one object.
+_ALIKE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,8 @@ class Detections:
 
     `boxes` is float32 [n, 4]: (x_min, y_min, x_max, y_max) in pixels of the original upright image;
     `scores` is float32 [n] in 0..1; `labels` is int32 [n]: positions in `Dataset.classes`. `extra` holds
-    further arrays [n, ...] by name, which a head gives beside its boxes.
+    further arrays [n, ...] by name, which a head gives beside its boxes. `window` is the part of the image that was
+    looked at, in its pixels.
 
     Raises:
       ModelError: a shape or dtype is another.
@@ -39,6 +44,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    window: Box = (-math.inf, -math.inf, math.inf, math.inf)
 
     def __post_init__(self):
         n = len(self.boxes)
@@ -107,19 +113,39 @@ class Detection(Task):
         # What is not finite stays, for the evaluator to refuse.
         real = ~((scores <= 0) | (placed[:, 2:] <= placed[:, :2]).any(1))
         extra = {name: array[real] for name, array in found.items() if name not in _OWN}
-        return Detections(placed[real], scores[real], labels[real].astype(np.int32), extra)
+        return Detections(placed[real], scores[real], labels[real].astype(np.int32), extra, view.layers[0].crop)
 
     def join(self, predictions: Sequence[Detections]) -> Detections:
-        """Return all detections together, best first."""
+        """Return what was found, best first, and of what several predictions found, the best.
+
+        That is greedy non-maximum suppression within each class, of boxes that agree in what both windows show. What
+        a window cuts off of a box is taken from the others.
+        """
         scores = np.concatenate([one.scores for one in predictions])
         best = np.argsort(-scores, kind="stable")
 
         def together(arrays: Iterable[np.ndarray]) -> np.ndarray:
             return np.concatenate(list(arrays))[best]
 
-        extra = {name: together(one.extra[name] for one in predictions) for name in predictions[0].extra}
         boxes, labels = together(one.boxes for one in predictions), together(one.labels for one in predictions)
-        return Detections(boxes, scores[best], labels, extra)
+        source = together(np.full(len(one), i) for i, one in enumerate(predictions))
+        windows = np.array([one.window for one in predictions])[source]
+        joined, kept, waiting = boxes.copy(), [], np.ones(len(boxes), np.bool_)
+        x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
+        for i in range(len(boxes)):
+            if not waiting[i]:
+                continue
+            kept.append(i)
+            waiting[i] = False
+            # What one window shows was suppressed already, by the head's own rule.
+            others = waiting & (labels == labels[i]) & (source != source[i])
+            near = np.flatnonzero(others & (x0 < x1[i]) & (x1 > x0[i]) & (y0 < y1[i]) & (y1 > y0[i]))
+            if len(near):
+                same = near[_agreement(boxes, windows, i, near) > _ALIKE]
+                joined[i] = _completed(boxes[i], windows[i], boxes[same])
+                waiting[same] = False
+        extra = {name: together(one.extra[name] for one in predictions)[kept] for name in predictions[0].extra}
+        return Detections(joined[kept], scores[best][kept], labels[kept], extra)
 
     def draw(
         self,
@@ -171,3 +197,19 @@ class Detection(Task):
 
     def check(self, patient: Patient) -> Iterator[Finding]:
         return check_boxes(patient)
+
+
+def _agreement(boxes: np.ndarray, windows: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
+    """Return the IoU [n] of one box with others, each pair clipped to what the windows of both show."""
+    low = np.maximum(windows[one, :2], windows[others, :2])
+    high = np.maximum(low, np.minimum(windows[one, 2:], windows[others, 2:]))
+    a, b = (np.clip(some, np.tile(low, 2), np.tile(high, 2)) for some in (boxes[one], boxes[others]))
+    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
+    areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
+    return shared / np.maximum(areas - shared, np.finfo(np.float32).tiny)
+
+
+def _completed(box: np.ndarray, window: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return a box that reaches as far as the farthest of other boxes [n, 4] of its object, where its window ends."""
+    low, high = others.min(0, initial=math.inf), others.max(0, initial=-math.inf)
+    return np.where([*(low[:2] < window[:2]), *(high[2:] > window[2:])], [*low[:2], *high[2:]], box)

@@ -60,7 +60,10 @@ class Task(ABC):
 
     @abstractmethod
     def join(self, predictions: Sequence[Any]) -> Any:
-        """Return one prediction of a picture from several, such as those of its tiles or of a mirrored view."""
+        """Return one prediction of a picture from several, such as those of its windows or of a mirrored view.
+
+        Each is in terms of the whole picture. What several of them saw, because windows overlap, belongs in it once.
+        """
 
     @abstractmethod
     def draw(

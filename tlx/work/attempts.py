@@ -1,6 +1,6 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tlx.pipeline import height_width
 from tlx.predict import BATCH
 from tlx.tree import walk
 from tlx.work.hand import Hand, Outcome
-from tlx.work.ledger import Ledger, Need, kind
+from tlx.work.ledger import UNKNOWN, Ledger, Need, kind
 from tlx.work.verdict import wants_memory
 
 LEDGER = Path("~/.cache/tlx/memory.json")
@@ -41,7 +41,8 @@ class Attempts:
         on_gpu = settings.on_gpu()
         self.ledger = Ledger(LEDGER)
         self.hand = Hand(file, experiment.allow_imports, log, watched, on_gpu)
-        # Measures in a process of its own: one that has worked before uses again what it holds, and tells too little.
+        # Measures each phase in a process of its own: one that has worked before uses again what it holds, and tells
+        # too little of what each example takes.
         self._prober = Hand(file, experiment.allow_imports, log, watched, on_gpu)
         self._stopped = False
 
@@ -55,7 +56,8 @@ class Attempts:
         """Train one experiment to its end in `folder`; ("infeasible", why) where not even one example fits.
 
         `more` are bindings that change nothing about the memory. A worker that dies for want of memory is
-        replaced; the next one goes on from the last checkpoint with half the micro-batch.
+        replaced; the next one goes on from the last checkpoint with half the micro-batch in the phase that it was in.
+        Where it had begun none, what all phases hold was too much, and all micro-batches are halved.
         """
         try:
             experiment = self.experiment.with_bindings(bindings)
@@ -63,28 +65,24 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        need = self._need(what, bindings, listener)
-        batch = experiment.value("fit.batch_size")
-        wanted = min(batch, experiment.value("fit.micro_batch") or batch)
-        micro = need.largest(wanted, self.limit.bytes, self.settings.margin) if need else wanted
-        if need and micro:
-            predicted = f"predicted peak {need.peak(micro) / 1e9:.2f} GB of {self._allowed()}"
-            listener.say(f"{micro} of {batch} examples at once: {predicted}")
-        while micro and not self._stopped:
-            outcome = self.hand.do("train", [*bindings, *more], listener, folder=folder, micro=micro)
+        needs = self._needs(experiment, bindings, listener) or UNKNOWN * _phases(experiment)
+        micros = self._fitting(experiment, needs, listener)
+        while all(micros) and not self._stopped:
+            outcome = self.hand.do("train", [*bindings, *more], listener, folder=folder, micros=micros)
             if gpu.free() is not None:
                 # What it held of the machine says nothing about the GPU.
                 outcome = replace(outcome, held=0)
-            smaller = _smaller(outcome, micro, need, self.settings.margin)
-            if smaller is not None:
-                need = self.ledger.died(kind(what), smaller, self.limit.bytes, what)
-            if outcome.kind == "done" or smaller is None:
+            smaller = _smaller(outcome, micros, needs, self.settings.margin)
+            learnt = any(micro is not None for micro in smaller)
+            if learnt:
+                needs = self.ledger.died(kind(what), smaller, self.limit.bytes, what)
+            if outcome.kind == "done" or not learnt:
                 return outcome
-            listener.say(f"{micro} examples at once were too many: {outcome.content}")
-            micro = smaller
+            listener.say(_too_many(outcome, micros))
+            micros = [old if new is None else new for old, new in zip(micros, smaller, strict=True)]
         if self._stopped:
             return Outcome("lost", "ended")
-        return Outcome("infeasible", self._infeasible(bindings, need, listener))
+        return Outcome("infeasible", self._infeasible(bindings, needs, micros, listener))
 
     def judge(self, bindings: list[str], folder: Path, listener: Listener) -> Outcome:
         """Judge the detector that was trained in `folder`, with as many pictures at once as fit."""
@@ -95,64 +93,107 @@ class Attempts:
             at_once //= 2
         return outcome
 
-    def need(self, bindings: list[str], listener: Listener = NOBODY) -> Need | None:
-        """Return how much memory an experiment takes, measured if it is not known yet; None where that failed."""
-        return self._need(describe(self.experiment.with_bindings(bindings)), bindings, listener)
+    def needs(self, bindings: list[str], listener: Listener = NOBODY) -> tuple[Need, ...] | None:
+        """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
+        return self._needs(self.experiment.with_bindings(bindings), bindings, listener)
 
-    def _need(self, what: str, bindings: list[str], listener: Listener) -> Need | None:
+    def _needs(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+        what = describe(experiment)
         known = self.ledger.get(kind(what))
+        measured = known and all(need.fixed for need in known)
         # Where measuring itself died, there may be more room now.
-        if (known and (known.fixed or known.largest_tried(1, self.limit.bytes) == 0)) or not self.settings.probe:
+        hopeless = known and not all(need.largest_tried(1, self.limit.bytes) for need in known)
+        if measured or hopeless or not self.settings.probe:
             return known
+        needs = []
+        for phase in range(_phases(experiment)):
+            if (need := self._measured(phase, bindings, listener)) is None:
+                return None
+            needs.append(need)
+        self.ledger.put(kind(what), needs, what)
+        return tuple(needs)
+
+    def _measured(self, phase: int, bindings: list[str], listener: Listener) -> Need | None:
         for micros in _PROBES:
-            outcome = self._prober.do("probe", bindings, listener, micros=micros)
+            outcome = self._prober.do("probe", bindings, listener, phase=phase, micros=micros)
             self._prober.stop()
             if outcome.kind == "done":
-                need = Need(**outcome.content)
-                self.ledger.put(kind(what), need, what)
-                return need
+                return Need(**outcome.content)
             if outcome.kind != "memory":
                 return None
-        return self.ledger.died(kind(what), 0, self.limit.bytes, what)
+        return Need(0.0, 0.0, tried=0, within=self.limit.bytes)
+
+    def _fitting(self, experiment: Experiment, needs: tuple[Need, ...], listener: Listener) -> list[int]:
+        """Return the micro-batch of each phase, and tell what is predicted of them if they all fit."""
+        batch = experiment.value("fit.batch_size")
+        wanted = min(batch, experiment.value("fit.micro_batch") or batch)
+        micros = [need.largest(wanted, self.limit.bytes, self.settings.margin) for need in needs]
+        for phase, (need, micro) in enumerate(zip(needs, micros, strict=True)):
+            if need.fixed and all(micros):
+                predicted = f"predicted peak {need.peak(micro) / 1e9:.2f} GB of {self._allowed()}"
+                listener.say(f"{_named([phase], needs)}{micro} of {batch} examples at once: {predicted}")
+        return micros
 
     def _allowed(self) -> str:
         return f"{self.limit.bytes / 1e9:.2f} GB ({self.limit.why})"
 
-    def _infeasible(self, bindings: list[str], need: Need | None, listener: Listener) -> str:
-        takes = f": it takes {need.peak(1) / 1e9:.2f} GB" if need and need.fixed else ""
+    def _infeasible(self, bindings: list[str], needs: tuple[Need, ...], micros: list[int], listener: Listener) -> str:
+        none = [phase for phase, micro in enumerate(micros) if not micro]
+        peak = max(needs[phase].peak(1) for phase in none)
+        takes = f": it takes {peak / 1e9:.2f} GB" if peak else ""
         ways = []
         for changed, more in changes(self.experiment.with_bindings(bindings)):
             change = ", ".join(changed)
             listener.say(f"not even one example fits; would it with {change}?")
             try:
-                other = self.need([*bindings, *changed, *more], listener)
+                others = self.needs([*bindings, *changed, *more], listener)
             except ConfigError as error:
                 ways.append(f"\n  {change}: does not go with the rest: {error}")
                 continue
-            if other:
-                takes_less = f"{other.peak(1) / 1e9:.2f} GB, which " if other.fixed else ""
-                fits = other.largest(1, self.limit.bytes, self.settings.margin)
+            if others:
+                less = max(other.peak(1) for other in others)
+                takes_less = f"{less / 1e9:.2f} GB, which " if less else ""
+                fits = all(other.largest(1, self.limit.bytes, self.settings.margin) for other in others)
                 ways.append(f"\n  {change}: {takes_less}{'fits' if fits else 'does not fit either'}")
         measured = "".join(["; measured with other bindings:", *ways]) if ways else ""
         margin = f" with memory.margin = {self.settings.margin:g}"
-        return f"not even one example fits in {self._allowed()}{margin}{takes}{measured}\n{_ADVICE}"
+        no_room = f"{_named(none, needs)}not even one example fits in {self._allowed()}{margin}"
+        return f"{no_room}{takes}{measured}\n{_ADVICE}"
 
 
 _ADVICE = "make run.image_size smaller, let less train, take a smaller run.backbone, or give it more memory"
 
 
-def _smaller(outcome: Outcome, micro: int, need: Need | None, margin: float) -> int | None:
-    """Return the next micro-batch to try where `micro` was too many, 0 where there is none; None where it was not."""
+def _named(phases: Sequence[int], of: Sequence[Any]) -> str:
+    """Return what begins a line about some of a run's phases; nothing where it has only one."""
+    return " and ".join(f"phase {phase + 1}" for phase in phases) + ": " if len(of) > 1 else ""
+
+
+def _too_many(outcome: Outcome, micros: list[int]) -> str:
+    if outcome.phase is None and len(micros) > 1:
+        return f"it died before a phase began; all take fewer examples at once: {outcome.content}"
+    phase = outcome.phase or 0
+    return f"{_named([phase], micros)}{micros[phase]} examples at once were too many: {outcome.content}"
+
+
+def _smaller(outcome: Outcome, micros: list[int], needs: tuple[Need, ...], margin: float) -> list[int | None]:
+    """Return the next micro-batch to try in each phase in which it was too large, 0 where there is none, else None."""
+    smaller: list[int | None] = [None] * len(micros)
     if outcome.kind == "done":
-        # On a GPU the training loop has halved it by itself.
-        used = outcome.content["micro_batch"]
-        return used if used < micro else None
-    if outcome.kind == "infeasible" and wants_memory(outcome.content):
+        # On a GPU the training loop has halved it by itself; a phase without updates has used none.
+        for phase, used in enumerate(outcome.content["micro_batches"]):
+            smaller[phase] = used if 0 < used < micros[phase] else None
+    elif outcome.kind == "memory" or (outcome.kind == "infeasible" and wants_memory(outcome.content)):
+        for phase in range(len(micros)) if outcome.phase is None else [outcome.phase]:
+            smaller[phase] = _next(outcome, micros[phase], needs[phase], margin)
+    return smaller
+
+
+def _next(outcome: Outcome, micro: int, need: Need, margin: float) -> int:
+    if outcome.kind == "infeasible" or micro == 1:
         return 0
-    if outcome.kind != "memory" or micro == 1:
-        return 0 if outcome.kind == "memory" else None
     # What it held when it died is what it may hold, if nobody else knows the limit.
-    seen = need.largest(micro, outcome.held, margin) if need and need.fixed and outcome.held else micro
+    seen = need.largest(micro, outcome.held, margin) if need.fixed and outcome.held else micro
     return max(1, min(micro // 2, seen))
 
 
@@ -169,6 +210,10 @@ def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
             yield from node.entry.smaller(**given(node, node.entry.smaller))
 
 
+def _phases(experiment: Experiment) -> int:
+    return len(build_value(experiment.trees["run"].arguments["freeze"]).phases)
+
+
 def describe(experiment: Experiment) -> str:
     """Return in words the kind of run that an experiment is: all that the memory of its steps depends on."""
     arguments = experiment.trees["run"].arguments
@@ -179,6 +224,7 @@ def describe(experiment: Experiment) -> str:
     optimizer = f"optimizer = {chosen.entry.full_name if hasattr(chosen, 'entry') else type(chosen).__name__}"
     # What is drawn makes no difference, but for how many pictures' objects there is room.
     pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
+    parts.append(f"phases = {_phases(experiment)}")
     return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
 
 

@@ -7,7 +7,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from tlx.work import worker
 from tlx.work.verdict import Death, is_near, wants_memory
 
 Kind = Literal["done", "pruned", "infeasible", "refused", "memory", "crash", "lost"]
-_NEWS = ("say", "progress", "evaluated")
+_NEWS = ("say", "progress", "phase", "evaluated")
 _EVERY_SECONDS = 0.02
 # Below this, in bytes, the machine itself is about to suffer, whoever took the memory.
 _LAST_RESERVE = 200_000_000
@@ -33,12 +33,14 @@ _PROCESSES = threading.RLock()
 class Outcome:
     """How a task ended: with what it made ("done"), or with why it made nothing.
 
-    `held` is how many bytes a process that died held at most.
+    `held` is how many bytes a process that died held at most, and `phase` the phase of the freeze policy that it told
+    of last, counted from 0; None where it had begun none.
     """
 
     kind: Kind
     content: Any
     held: int = 0
+    phase: int | None = None
 
 
 class _Watch(threading.Thread):
@@ -121,15 +123,19 @@ class Hand:
             process, watch = self._process, self._watch
         written = self.log.stat().st_size if self.log.exists() else 0
         kills = memory.kills_by_system()
+        phase = None
         self._send((task, bindings, arguments))
         while (news := self._receive()) is not None:
             kind, content = news
             if kind not in _NEWS:
-                return self._ended(process, watch, kind, content)
+                return replace(self._ended(process, watch, kind, content), phase=phase)
             answer = getattr(listener, kind)(*content)
+            if kind == "phase":
+                phase = content[0]
             if kind == "evaluated":
                 self._send(answer)
-        return self._died(process, watch, written, memory.kills_by_system() > kills)
+        died = self._died(process, watch, written, memory.kills_by_system() > kills)
+        return replace(died, phase=phase)
 
     def stop(self) -> None:
         """End the worker, if there is one; the next task gets another."""

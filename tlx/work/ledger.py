@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from tlx.lock import locked
 from tlx.predict import BATCH
 
 _PACKAGES = ("tlx", "tensorflow", "keras", "numpy")
-_FORMAT = 3
+_FORMAT = 4
 _MORE = 1.1
 
 
 @dataclass(frozen=True)
 class Need:
-    """How much memory a kind of run takes, in bytes.
+    """How much memory one phase of a kind of run takes, in bytes.
 
     It is `fixed`, `each` for each example of a micro-batch, and `look` for each of those that are evaluated at once.
     Where a process died of a larger micro-batch, `tried` is the one that was gone on with, and `within` the limit.
@@ -50,32 +51,42 @@ class Need:
         return wanted if self.tried is None or limit > _MORE * self.within else min(wanted, self.tried)
 
 
+# The need of a phase that could not be measured: anything may fit.
+UNKNOWN = (Need(0.0, 0.0),)
+
+
 class Ledger:
-    """Needs by kind of run, in one file that any number of processes may read and write."""
+    """The needs of the phases by kind of run, in one file that any number of processes may read and write."""
 
     def __init__(self, file: Path):
         self.file = file.expanduser()
 
-    def get(self, key: str) -> Need | None:
-        """Return what is known about a kind of run, or None."""
+    def get(self, key: str) -> tuple[Need, ...] | None:
+        """Return what is known about each phase of a kind of run, or None."""
         entry = self._read().get(key)
-        return Need(**entry["need"]) if entry else None
+        return tuple(Need(**need) for need in entry["needs"]) if entry else None
 
-    def put(self, key: str, need: Need, what: str) -> None:
-        """Remember a need; `what` says in words of which kind of run."""
+    def put(self, key: str, needs: Sequence[Need], what: str) -> None:
+        """Remember the need of each phase; `what` says in words of which kind of run."""
         with locked(self.file.with_name(f".tlx-{self.file.stem}.lock")):
             entries = self._read()
             ownership.adopt(self.file)
-            entries[key] = {"what": what, "need": asdict(need)}
+            entries[key] = {"what": what, "needs": [asdict(need) for need in needs]}
             checkpoint.write(self.file, json.dumps({"format": _FORMAT, "entries": entries}, indent=1).encode())
 
-    def died(self, key: str, next_try: int, within: float, what: str) -> Need:
-        """Remember which micro-batch (0 for none) is left to try after a death, and return what is known now."""
-        known = self.get(key) or Need(0.0, 0.0)
-        # Two processes may have died of one kind of run at the same time.
-        need = replace(known, tried=known.largest_tried(next_try, within), within=within)
-        self.put(key, need, what)
-        return need
+    def died(self, key: str, next_tries: Sequence[int | None], within: float, what: str) -> tuple[Need, ...]:
+        """Remember which micro-batch (0 for none) is left to try after a death, and return what is known now.
+
+        There is one for each phase, None where the death says nothing about the phase.
+        """
+        known = self.get(key) or UNKNOWN * len(next_tries)
+        needs = tuple(
+            # Two processes may have died of one kind of run at the same time.
+            need if tries is None else replace(need, tried=need.largest_tried(tries, within), within=within)
+            for need, tries in zip(known, next_tries, strict=True)
+        )
+        self.put(key, needs, what)
+        return needs
 
     def _read(self) -> dict[str, dict]:
         if not self.file.exists():

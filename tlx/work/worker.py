@@ -33,6 +33,9 @@ class _Reporter(Listener):
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         self.connection.send(("progress", (what, done, total, note)))
 
+    def phase(self, number: int, of: int) -> None:
+        self.connection.send(("phase", (number, of)))
+
     def evaluated(self, look: Look) -> Answer:
         self.connection.send(("evaluated", (look,)))
         return self.connection.recv()
@@ -96,16 +99,16 @@ def _answer(
         return "crashed", traceback.format_exc()
 
 
-def _train(settings: run.Run, text: str, reporter: _Reporter, folder: Path, micro: int) -> dict[str, Any]:
-    return run.train(settings, folder, text, reporter, micro)
+def _train(settings: run.Run, text: str, reporter: _Reporter, folder: Path, micros: list[int]) -> dict[str, Any]:
+    return run.train(settings, folder, text, reporter, micros)
 
 
 def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, at_once: int) -> dict[str, Any]:
     return run.evaluate(settings, folder, at_once)
 
 
-def _probe(settings: run.Run, _text: str, reporter: _Reporter, micros: tuple[int, ...]) -> dict[str, Any]:
-    return probe.measure(settings, micros, reporter)
+def _probe(settings: run.Run, _text: str, reporter: _Reporter, phase: int, micros: tuple[int, ...]) -> dict[str, float]:
+    return probe.measure(settings, phase, micros, reporter)
 
 
 _TASKS: dict[str, Callable] = {"train": _train, "judge": _judge, "probe": _probe}

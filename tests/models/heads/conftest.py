@@ -8,6 +8,7 @@ from tlx.fit import Fit
 from tlx.lazy import tf
 from tlx.models.boxes import iou
 from tlx.models.detector import build, load_weights
+from tlx.pipeline import Unit
 from tlx.predict import predict
 from tlx.run import WEIGHTS, save_weights
 
@@ -22,7 +23,7 @@ def taught(draw, assemble, part):
     def taught(head, updates=80, rate=1e-2):
         dataset = draw(4)
         made = assemble(dataset, policies.none(), Fit(backbone_rate=1.0), traced=True, head=head)
-        batch = part(next(iter(made.source.batches([(i, 0) for i in range(4)], 4))))
+        batch = part(next(iter(made.source.batches([Unit(i) for i in range(4)], 4))))
         for update in range(updates):
             # What is drawn at random is drawn anew in each update.
             *arrays, seeds = batch

@@ -11,6 +11,7 @@ from tlx.fit import Fit
 from tlx.lazy import tf
 from tlx.models.head import TapShape
 from tlx.models.heads.classifier import Classifier
+from tlx.pipeline import Unit
 from tlx.predict import predict
 
 CHANNELS, CLASSES = 200, 4
@@ -91,14 +92,14 @@ def test_of_frozen_layers_one_vector_a_picture_is_cached(labelled, assemble, poo
     made = assemble(labelled, policies.backbone(), head=Classifier(pooling=pooling))
     assert made.cut.shapes == [(24,)]
     assert made.source.cached
-    (vector,), targets = made.source.load(3, 0)
+    (vector,), targets = made.source.load(Unit(3))
     assert (vector.shape, targets) == ((24,), {"label": 1})
 
 
 def test_it_learns_to_tell_what_is_drawn(labelled, assemble, part):
     policy, fit = policies.last_layers(4), Fit(batch_size=12, backbone_rate=1.0)
     made = assemble(labelled, policy, fit, traced=True, head=Classifier(dropout=0.1))
-    batch = part(next(iter(made.source.batches([(i, 0) for i in range(12)], 12))))
+    batch = part(next(iter(made.source.batches([Unit(i) for i in range(12)], 12))))
     for _ in range(100):
         made.learner.update([batch], 5e-3)
     found = predict(made.detector, made.cut, labelled, 12)
@@ -109,7 +110,7 @@ def test_micro_batches_give_the_same_update(labelled, assemble, part, arrays):
     after = []
     for micro in (12, 5):
         made = assemble(labelled, policies.last_layers(1), Fit(batch_size=12), head=Classifier(dropout=0.4))
-        batch = part(next(iter(made.source.batches([(i, 0) for i in range(12)], 12))))
+        batch = part(next(iter(made.source.batches([Unit(i) for i in range(12)], 12))))
         pieces = [slice(i, i + micro) for i in range(0, 12, micro)]
         loss = made.learner.update([tf.nest.map_structure(lambda a, p=p: a[p], batch) for p in pieces], 1e-2)["loss"]
         after.append((loss, arrays(made.learner.variables)))

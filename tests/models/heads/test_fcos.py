@@ -11,6 +11,7 @@ from tlx.models.assign import CentreSampling
 from tlx.models.boxes import iou
 from tlx.models.head import TapShape
 from tlx.models.heads.fcos import BuiltFcos, Fcos, locations
+from tlx.pipeline import Unit
 from tlx.predict import predict
 from tlx.tasks.detection import PADDING
 
@@ -223,7 +224,7 @@ def test_the_grid_is_in_pixels_of_the_input_whatever_its_shape():
 def test_it_learns_to_find_what_is_drawn(draw, assemble, part):
     dataset = draw(4)
     made = assemble(dataset, policies.none(), Fit(backbone_rate=1.0), traced=True)
-    batch = part(next(iter(made.source.batches([(i, 0) for i in range(4)], 4))))
+    batch = part(next(iter(made.source.batches([Unit(i) for i in range(4)], 4))))
     for update in range(60):
         made.learner.update([batch], 1e-2 * min(1, (update + 1) / 5, (60 - update) / 30))
     for example, found in zip(dataset.examples, predict(made.detector, made.cut, dataset), strict=True):

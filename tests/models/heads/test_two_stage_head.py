@@ -19,6 +19,7 @@ from tlx.models.graph import weight_layers
 from tlx.models.head import BuiltHead, Head
 from tlx.models.heads.fcos import locations
 from tlx.models.postprocess import Suppression
+from tlx.pipeline import Unit
 
 # Width and height of each location's anchors, in strides.
 SHAPES = np.array([(3, 3), (4, 2), (2, 4)], np.float32)
@@ -248,7 +249,7 @@ def test_half_of_a_sample_are_positives_where_there_are_as_many():
 
 def test_evaluation_needs_no_seeds_and_gives_the_boxes_of_every_class(draw, assemble, part):
     made = assemble(draw(2), policies.backbone(), head=HEADS[0])
-    inputs, targets, _ = part(next(iter(made.source.batches([(0, 0), (1, 0)], 2))))
+    inputs, targets, _ = part(next(iter(made.source.batches([Unit(0), Unit(1)], 2))))
     outputs, found = losses_of(made.detector, made.cut, made.source.encode(inputs), targets, training=False)
     assert outputs["starts"].shape == (2, 16, 4)
     assert found["classes"][1].numpy().tolist() == [16, 16]
@@ -281,7 +282,7 @@ def test_the_rest_is_frozen_or_trains_as_the_policy_says(draw, assemble, part, a
     last = made.detector.backbone.get_layer("block4_b")
     assert {id(v) for v in trains} == {id(v) for v in last.weights}
     before = arrays(last.weights)
-    made.learner.update([part(next(iter(made.source.batches([(0, 0), (1, 0)], 2))))], 1e-2)
+    made.learner.update([part(next(iter(made.source.batches([Unit(0), Unit(1)], 2))))], 1e-2)
     assert all((a != b).any() for a, b in zip(before, arrays(last.weights), strict=True))
     made.frozen.verify()
     # What is proven to be frozen includes what the head took over.
