@@ -174,3 +174,31 @@ def _entry(line: bytes) -> tuple[Any, Any]:
 
 def _foreign(file: Path) -> TlxError:
     return TlxError(f"{file} is not the list that tlx keeps of what it made; move it away, or name another folder")
+
+
+def root_of(path: Path) -> Path | None:
+    """Return the nearest folder above `path` that has a list, if there is one."""
+    return next((above for above in path.parents if os.path.lexists(above / MARKER)), None)
+
+
+def listed(root: Path, path: Path) -> What | None:
+    """Return what the list of `root` says of a path; None where it is not on it."""
+    return required(root).things.get(name_in(root, path))
+
+
+def name_in(root: Path, path: Path) -> str:
+    """Return what the list of `root` calls a path."""
+    return PurePosixPath(path.relative_to(root)).as_posix()
+
+
+def is_plain(root: Path, path: Path) -> bool:
+    """Return whether no link is on the way from `root` to `path`."""
+    return all(stat.S_ISDIR(mode(root / above)) for above in path.relative_to(root).parents[:-1])
+
+
+def mode(path: Path) -> int:
+    """Return the mode of what is at `path`, itself and not what it may link to; 0 where there is nothing."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tlx import marker
 from tlx.errors import TlxError
@@ -51,8 +51,8 @@ def kind(folder: Path) -> Kind | None:
 
 def owns(path: Path) -> bool:
     """Return whether tlx wrote this file, or made this folder."""
-    root = _root(path)
-    return root is not None and _listed(root, path) not in (None, "gone")
+    root = marker.root_of(path)
+    return root is not None and marker.listed(root, path) not in (None, "gone")
 
 
 def take(folder: Path, kind: Kind, within: Path | None = None) -> None:
@@ -95,7 +95,7 @@ def claim(*paths: Path) -> None:
     """
     roots: dict[Path, list[Path]] = {}
     for path in paths:
-        roots.setdefault(_root(path) or path.parent, []).append(path)
+        roots.setdefault(marker.root_of(path) or path.parent, []).append(path)
     for root, inside in roots.items():
         root.mkdir(parents=True, exist_ok=True)
         _claim(root, inside)
@@ -128,43 +128,43 @@ def adopt(*paths: Path, kind: Kind = "files") -> None:
     `kind` is the kind of their folder, where it has no list.
     """
     for path in paths:
-        root = _root(path) or path.parent
+        root = marker.root_of(path) or path.parent
         _missing_folders(root, path)
         if marker.read(root) is None:
             marker.begin(root, kind)
-        if stat.S_ISREG(_mode(path)) and not owns(path):
-            marker.append(root, {_name(root, path): "file"})
+        if stat.S_ISREG(marker.mode(path)) and not owns(path):
+            marker.append(root, {marker.name_in(root, path): "file"})
 
 
 def discard(path: Path) -> None:
     """Remove a file if tlx wrote it."""
-    root = _root(path)
-    if root and _listed(root, path) == "file" and _is_plain(root, path) and stat.S_ISREG(_mode(path)):
+    root = marker.root_of(path)
+    if root and marker.listed(root, path) == "file" and marker.is_plain(root, path) and stat.S_ISREG(marker.mode(path)):
         path.unlink()
-        marker.append(root, {_name(root, path): "gone"})
+        marker.append(root, {marker.name_in(root, path): "gone"})
 
 
 def renamed(path: Path) -> None:
     """Say that a file which tlx wrote has another name now: what comes under this one is not tlx's."""
-    root = _root(path)
-    if root and _listed(root, path) == "file" and not os.path.lexists(path):
-        marker.append(root, {_name(root, path): "gone"})
+    root = marker.root_of(path)
+    if root and marker.listed(root, path) == "file" and not os.path.lexists(path):
+        marker.append(root, {marker.name_in(root, path): "gone"})
 
 
 def scratch(folder: Path, prefix: str) -> Path:
     """Make and return a new folder for temporary files, whose name begins with `prefix`; `sweep` removes it."""
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    root = _root(work) or folder
-    marker.append(root, {_name(root, work): "tree"})
+    root = marker.root_of(work) or folder
+    marker.append(root, {marker.name_in(root, work): "tree"})
     return work
 
 
 def sweep(folder: Path, prefix: str) -> None:
     """Remove the folders that `scratch` made with this prefix, with all that is in them."""
-    root = _root(folder / prefix)
+    root = marker.root_of(folder / prefix)
     for name, what in list(marker.required(root).things.items()) if root else ():
         path = root / name
-        if what == "tree" and path.parent == folder and path.name.startswith(prefix) and _is_plain(root, path):
+        if what == "tree" and path.parent == folder and path.name.startswith(prefix) and marker.is_plain(root, path):
             shutil.rmtree(path, ignore_errors=True)
             marker.append(root, {name: "gone"})
 
@@ -178,7 +178,7 @@ def clear(folder: Path, kind: Kind) -> list[str]:
     lock: dict[str, What] = {LOCK: "file"} if owns(folder / LOCK) else {}
     marker.begin(folder, kind, left | lock, anew=True)
     return sorted(
-        _name(folder, Path(at) / name)
+        marker.name_in(folder, Path(at) / name)
         for at, folders, files in os.walk(folder)
         for name in (*files, *(inside for inside in folders if (Path(at) / inside).is_symlink()))
         if not _is_kept(Path(at) / name)
@@ -196,13 +196,13 @@ def _remove(folder: Path) -> dict[str, What]:
     left: dict[str, What] = {}
     for name in sorted(things, key=lambda name: (-name.count("/"), name)):
         path, what = folder / name, things[name]
-        if name == LOCK or what == "gone" or not _is_plain(folder, path):
+        if name == LOCK or what == "gone" or not marker.is_plain(folder, path):
             continue
         if what == "file":
             for file in (path, partial(path)):
-                if stat.S_ISREG(_mode(file)):
+                if stat.S_ISREG(marker.mode(file)):
                     file.unlink()
-        elif stat.S_ISDIR(_mode(path)):
+        elif stat.S_ISDIR(marker.mode(path)):
             if what == "tree":
                 shutil.rmtree(path)
             elif what == "marked" and marker.read(path):
@@ -251,11 +251,11 @@ def _claim(root: Path, paths: Sequence[Path], what: What = "file") -> None:
     new: dict[str, What] = {}
     for path in paths:
         new |= dict.fromkeys(_missing_folders(root, path), "folder")
-        if _listed(root, path) in (None, "gone"):
-            new[_name(root, path)] = what
-        elif stat.S_ISDIR(_mode(path)) != (what == "marked") and path in there:
+        if marker.listed(root, path) in (None, "gone"):
+            new[marker.name_in(root, path)] = what
+        elif stat.S_ISDIR(marker.mode(path)) != (what == "marked") and path in there:
             raise _stranger(path)
-    if strangers := [path for path in there if _name(root, path) in new and what == "file"]:
+    if strangers := [path for path in there if marker.name_in(root, path) in new and what == "file"]:
         raise _stranger(strangers[0])
     if new:
         marker.append(root, new)
@@ -268,43 +268,17 @@ def _missing_folders(root: Path, path: Path) -> list[str]:
     """Return the folders between `root` and `path` that are to be made; a link on the way is refused."""
     missing = []
     for above in reversed(path.relative_to(root).parents[:-1]):
-        if not _mode(root / above):
+        if not marker.mode(root / above):
             missing.append(above.as_posix())
-        elif not stat.S_ISDIR(_mode(root / above)):
+        elif not stat.S_ISDIR(marker.mode(root / above)):
             raise _stranger(root / above)
     for file in (path, partial(path)):
-        if stat.S_ISLNK(_mode(file)):
+        if stat.S_ISLNK(marker.mode(file)):
             raise _stranger(file)
     return missing
 
 
 def _stranger(path: Path) -> TlxError:
-    is_link = stat.S_ISLNK(_mode(path))
+    is_link = stat.S_ISLNK(marker.mode(path))
     why = "is a link, which nothing is written through" if is_link else "is there already, and tlx did not write it"
     return TlxError(f"{path} {why}: it is left as it is; {_ELSEWHERE}")
-
-
-def _root(path: Path) -> Path | None:
-    """Return the nearest folder above `path` that has a list, if there is one."""
-    return next((above for above in path.parents if os.path.lexists(above / MARKER)), None)
-
-
-def _listed(root: Path, path: Path) -> What | None:
-    return marker.required(root).things.get(_name(root, path))
-
-
-def _name(root: Path, path: Path) -> str:
-    return PurePosixPath(path.relative_to(root)).as_posix()
-
-
-def _is_plain(root: Path, path: Path) -> bool:
-    """Return whether no link is on the way from `root` to `path`."""
-    return all(stat.S_ISDIR(_mode(root / above)) for above in path.relative_to(root).parents[:-1])
-
-
-def _mode(path: Path) -> int:
-    """Return the mode of what is at `path`, itself and not what it may link to; 0 where there is nothing."""
-    try:
-        return path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
