@@ -167,6 +167,7 @@ def test_a_finished_run_is_not_trained_again(start, arrays):
     repeated = again()
     assert again.updates == again.looks == []
     assert repeated.micro_batches == history.micro_batches == [3]
+    assert history.halved == []
     assert [comparable(look) for look in repeated.looks] == [comparable(look) for look in history.looks]
     for a, b in zip(arrays(run.made.learner.model_state), arrays(again.made.learner.model_state), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -209,7 +210,8 @@ def test_what_does_not_fit_is_halved_and_the_update_begun_again(start, arrays, m
         add(part)
 
     monkeypatch.setattr(run.made.learner, "_add", short_of_memory)
-    assert run().micro_batches == [2]
+    history = run()
+    assert (history.micro_batches, history.halved) == ([2], [0])
     assert asked == [5, 5, 3, 2, 2, 1, 2, 2, 1]
     for a, b in zip(arrays(whole.made.learner.variables), arrays(run.made.learner.variables), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

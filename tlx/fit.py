@@ -129,7 +129,7 @@ def fit(
         looks.take_up()
     todo = range(done, done if history.stopped else span.stop)
     for update, scalars, rate in _updates(learner, feed, settings, span, todo):
-        history.micro_batches[span.number] = feed.micro
+        history.fits(feed.micro, feed.halved)
         looks.since.count(scalars, size)
         listener.progress("training", update, updates, f"loss {scalars['loss']:.3f}")
         if update in at:
@@ -170,7 +170,7 @@ class _Feed:
     """This worker's `share` of each update's examples, in parts of at most `micro`, loaded ahead from any update on."""
 
     def __init__(self, train: Source, settings: Fit, seed: int, share: range, micro: int):
-        self.train, self.share, self.micro = train, share, micro
+        self.train, self.share, self.micro, self.halved = train, share, micro, False
         self.size = settings.batch(len(train.views.parts))
         self._settings, self._seed = settings, seed
         self._parts: Any = (nothing for nothing in ())
@@ -218,7 +218,7 @@ def _update(learner: Learner, feed: _Feed, update: int, rate: float) -> dict[str
                     "one example alone does not fit in memory; try a smaller run.image_size, fewer unfrozen"
                     f" layers or a smaller backbone ({error.message.splitlines()[0]})"
                 ) from None
-            feed.micro = (feed.micro + 1) // 2
+            feed.micro, feed.halved = (feed.micro + 1) // 2, True
 
 
 def _not_finite(feed: _Feed, update: int, loss: float, half: bool) -> TrainingError:

@@ -23,7 +23,8 @@ class History:
     """How a run went: its looks, the best of them, its speed, and how long its attempts took, this one and earlier.
 
     `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
-    far; 0 where it had no updates. `stopped` is whether a listener ended the training early.
+    far; 0 where it had no updates. `halved` are the phases in which more were tried and did not fit. `stopped` is
+    whether a listener ended the training early.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -32,6 +33,7 @@ class History:
     earlier_seconds: float = 0.0
     images_per_second: float = 0.0
     micro_batches: list[int] = field(default_factory=list)
+    halved: list[int] = field(default_factory=list)
     phase: int = 0
     stopped: bool = False
 
@@ -39,6 +41,12 @@ class History:
         """Be in a phase, the one that it was in already or a later one."""
         self.phase = phase
         self.micro_batches += [0] * (phase + 1 - len(self.micro_batches))
+
+    def fits(self, micro: int, halved: bool) -> None:
+        """Note that so many examples fit at once in this phase, and whether more did not."""
+        self.micro_batches[self.phase] = micro
+        if halved and self.phase not in self.halved:
+            self.halved.append(self.phase)
 
 
 def keep(learner: Learner, history: History, seen: Look, folder: Path) -> None:

@@ -116,6 +116,7 @@ def account(history: History) -> dict[str, Any]:
         # What fits whatever trains. A run that an earlier version came to the end of tells of no phase.
         "micro_batch": min(filter(None, history.micro_batches), default=1),
         "micro_batches": history.micro_batches,
+        "halved": history.halved,
         "images_per_second": history.images_per_second,
         "peak_memory_bytes": usage.peak(),
     }

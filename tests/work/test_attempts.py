@@ -90,10 +90,17 @@ def test_what_a_process_held_when_it_died_is_what_it_may_hold(experiment, tmp_pa
 
 
 def test_what_the_training_loop_halved_by_itself_is_learnt(experiment, tmp_path, machine):
-    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [16]})
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [16], "halved": [0]})
     assert train(experiment, tmp_path, budget_gb=5.0)[0].kind == "done"
     train(experiment, tmp_path, budget_gb=5.0)
     assert machine.tried == [64, 16]
+
+
+def test_a_batch_that_was_small_for_want_of_pictures_teaches_nothing(experiment, tmp_path, machine):
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [16], "halved": []})
+    for _ in range(2):
+        train(experiment, tmp_path, budget_gb=5.0)
+    assert machine.tried == [64, 64]
 
 
 def test_an_example_that_did_not_fit_by_itself_is_the_end(experiment, tmp_path, machine):
@@ -185,7 +192,7 @@ def test_a_death_before_training_began_is_one_of_every_phase(experiment, tmp_pat
 def test_what_the_training_loop_halved_by_itself_is_learnt_of_its_phase(experiment, tmp_path, machine):
     machine.needs = [HEAD, ALL]
     # So few updates that the first phase had none.
-    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [0, 16]})
+    machine.answer = Outcome("done", {"metrics": {}, "micro_batches": [0, 16], "halved": [1]})
     train(experiment, tmp_path, TWO, budget_gb=5.0)
     train(experiment, tmp_path, TWO, budget_gb=5.0)
     assert machine.tried == [[64, 64], [64, 16]]

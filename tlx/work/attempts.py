@@ -181,9 +181,9 @@ def _smaller(outcome: Outcome, micros: list[int], needs: tuple[Need, ...], margi
     """Return the next micro-batch to try in each phase in which it was too large, 0 where there is none, else None."""
     smaller: list[int | None] = [None] * len(micros)
     if outcome.kind == "done":
-        # On a GPU the training loop has halved it by itself; a phase without updates has used none.
-        for phase, used in enumerate(outcome.content["micro_batches"]):
-            smaller[phase] = used if 0 < used < micros[phase] else None
+        # On a GPU the training loop has halved it by itself. One may be smaller for want of pictures, too.
+        for phase in outcome.content.get("halved", ()):
+            smaller[phase] = outcome.content["micro_batches"][phase]
     elif outcome.kind == "memory" or (outcome.kind == "infeasible" and wants_memory(outcome.content)):
         for phase in range(len(micros)) if outcome.phase is None else [outcome.phase]:
             smaller[phase] = _next(outcome, micros[phase], needs[phase], margin)
