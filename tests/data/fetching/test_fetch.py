@@ -368,8 +368,10 @@ def test_there_is_a_limit_to_all_of_it(tmp_path, plain, network, limits):
 
 
 CHILD = """
-import sys, json
+import sys, json, signal
 from pathlib import Path
+# A shell that begins tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tlx.data.fetching import fetch, Limits, Network
 port = int(sys.argv[1])
 urls = {f"http://good.test:{port}/{n}.png": n for n in range(12)}
