@@ -60,10 +60,24 @@ def _round(channels: float) -> int:
 
 
 def taps(width: float, depth: float) -> tuple[tuple[Tap, ...], Tap]:
-    """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`."""
+    """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`.
+
+    Behind these come the two wide activations of each block from stage 3 on, such as "block5a_expand" and
+    "block5a_depthwise".
+    """
     ends = {block.name[5]: block.output for block in blocks(width, depth)}
     stages = {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
-    return tap_table(stages, "top_relu6", "expand_relu6")
+    taps, final = tap_table(stages, "top_relu6", "expand_relu6")
+    return tuple(sorted((*taps, *_wide(width, depth)), key=lambda tap: tap.stride)), final
+
+
+def _wide(width: float, depth: float) -> Iterator[Tap]:
+    stride = 2
+    for block in blocks(width, depth):
+        for part, behind in (("expand", stride), ("depthwise", stride * block.stride)):
+            if block.name[5] >= "3":
+                yield Tap(f"{block.name}_{part}", behind, f"{block.name}_{part}_relu6")
+        stride *= block.stride
 
 
 def build(name: str, width: float, depth: float, size: tuple[int, int]) -> Any:
