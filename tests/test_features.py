@@ -235,7 +235,7 @@ def test_two_sources_of_a_run_share_the_room_that_there_is(draw, parts, tmp_path
     made, settings = parts(), Features(views=2, folder=tmp_path / "features")
     one, other = Views(draw(3), SIZE, Standard(), 2), Views(draw(2, seed=1), SIZE)
     first = source(one, made, settings)
-    assert first.bytes == sum(row.nbytes for i in range(3) for v in range(2) for row in first.load(i, v)[0])
+    assert first.bytes == sum(row.nbytes for unit in one.units for row in first.load(unit)[0])
     second = source(other, made, settings, held=first.bytes)
     assert second.cached
     first.release()

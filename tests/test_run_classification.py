@@ -97,3 +97,10 @@ def test_an_evaluator_of_another_task_is_refused(experiment):
         _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, "AP", experiment.augment)
     with pytest.raises(ConfigError, match=r"run\.augment combines pictures, and classification cannot"):
         _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, None, Mosaic())
+
+
+def test_a_head_that_normalizes_says_so_where_a_batch_is_taken_in_parts(experiment, tmp_path):
+    fit = Fit(batch_size=4, epochs=1, evaluations=1, micro_batch=3)
+    run, listener = replace(experiment, head=Classifier(normalize=True), freeze=last_layers(0), fit=fit), Hearing()
+    train(run, tmp_path, "", listener)
+    assert "1 BatchNorm layers train: they see the statistics of 3 examples, not of all 4" in listener.said

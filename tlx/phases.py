@@ -131,7 +131,8 @@ class Training:
         size = run.fit.batch(len(self.views.parts))
         together = min(n for n in (len(self.devices.share(size)), micro, run.fit.micro_batch) if n)
         together = -(-together // self.devices.replicas_here)
-        norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in network.layers)
+        layers = (*network.layers, *(layer for part in self.detector.head.parts for layer in part.layers))
+        norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers)
         if together < size and norms:
             what = f"they see the statistics of {together} examples, not of all {size}"
             self.log.say(f"{norms} BatchNorm layers train: {what}")

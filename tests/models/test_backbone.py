@@ -57,11 +57,11 @@ def test_a_backbone_knows_its_taps_without_tensorflow():
     code = (
         "import sys, tlx.models.backbones; from tlx.registry import backbones\n"
         "backbone = backbones.entries['efficientnet_b0'].factory(weights=None)\n"
-        "print(backbone.final, [tap.layer for tap in backbone.taps if tap.stride == 16])\n"
+        "print(backbone.final.layer, [tap.layer for tap in backbone.taps if tap.stride == 16])\n"
         "print({'tensorflow', 'keras'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == [
-        "Tap(name='final', stride=32, layer='top_activation', pool=None) ['block5c_add', 'block6a_expand_activation']",
+        "top_activation ['block5c_add', 'block6a_expand_activation']",
         "set()",
     ]

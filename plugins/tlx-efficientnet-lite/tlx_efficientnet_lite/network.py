@@ -4,12 +4,12 @@ Source: Tan and Le, "EfficientNet" (ICML 2019), and the Lite variants published 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlx.lazy import keras
-from tlx.models.backbone import Tap, tap_table
+from tlx.models.backbone import Depth, Tap, tap_table
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,39 @@ def _round(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-def taps(width: float, depth: float, depths: Sequence[tuple[int, int]]) -> tuple[tuple[Tap, ...], Tap]:
-    """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`."""
+def taps(width: float, depth: float) -> tuple[tuple[Tap, ...], Tap]:
+    """Return the taps at strides 4, 8, 16 and 32, and the one behind the last layer; see `tap_table`.
+
+    Behind these come the two wide activations of each block from stage 3 on, such as "block5a_expand" and
+    "block5a_depthwise".
+    """
     ends = {block.name[5]: block.output for block in blocks(width, depth)}
     stages = {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
-    return tap_table(stages, "top_relu6", "expand_relu6", depths)
+    taps, final = tap_table(stages, "top_relu6", "expand_relu6")
+    depths = _depths(width, depth)
+    *known, final = (replace(tap, depth=depths[tap.layer]) for tap in (*taps, *_wide(width, depth), final))
+    return tuple(sorted(known, key=lambda tap: tap.stride)), final
+
+
+def _wide(width: float, depth: float) -> Iterator[Tap]:
+    stride = 2
+    for block in blocks(width, depth):
+        for part, behind in (("expand", stride), ("depthwise", stride * block.stride)):
+            if block.name[5] >= "3":
+                yield Tap(f"{block.name}_{part}", behind, f"{block.name}_{part}_relu6")
+        stride *= block.stride
+
+
+def _depths(width: float, depth: float) -> dict[str, Depth]:
+    """Return how deep each layer is whose output a tap may be; the stem is the first of all."""
+    depths, layers, number = {}, 1, 1
+    for number, block in enumerate(blocks(width, depth), 2):
+        for part in ("expand", "depthwise")[block.expand == 1 :]:
+            layers += 1
+            depths[f"{block.name}_{part}_relu6"] = Depth(layers, number)
+        layers += 1
+        depths[block.output] = Depth(layers, number)
+    return depths | {"top_relu6": Depth(layers + 1, number + 1)}
 
 
 def build(name: str, width: float, depth: float, size: tuple[int, int]) -> Any:

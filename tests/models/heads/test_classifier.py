@@ -73,6 +73,27 @@ def test_dropout_keeps_the_mean_and_is_for_training_alone():
     np.testing.assert_allclose(head.forward([taps])["logits"][0], taps[0, :CLASSES], rtol=1e-6)
 
 
+def test_what_is_normalized_are_signed_roots_and_only_training_moves_its_statistics(arrays):
+    head = built(normalize=True, dropout=0.0)
+    head.network.get_layer("scores").set_weights([np.eye(CHANNELS, CLASSES), np.zeros(CLASSES)])
+    numbers = vectors(64) * tf.constant([10.0, 100.0] * (CHANNELS // 2)) - 40.0
+    roots = np.sign(numbers) * np.sqrt(np.abs(numbers))
+    wanted = (roots - roots.mean(0)) / np.sqrt(roots.var(0) + 1e-3)
+    for _ in range(150):
+        seen = head.forward([numbers], {}, True, None)["logits"]
+    np.testing.assert_allclose(seen, wanted[:, :CLASSES], atol=1e-3)
+    before = arrays(head.normalization.weights)
+    np.testing.assert_allclose(head.forward([numbers])["logits"], wanted[:, :CLASSES], atol=0.02)
+    np.testing.assert_equal(arrays(head.normalization.weights), before)
+
+
+def test_what_normalizes_has_nothing_that_trains_and_is_kept_with_the_model(labelled, assemble):
+    made = assemble(labelled, policies.backbone(), head=Classifier(normalize=True))
+    assert [v.path.split("/")[-2:] for v in made.detector.head_variables] == [["scores", "kernel"], ["scores", "bias"]]
+    kept = {id(v) for v in made.detector.model.variables} & {id(v) for v in made.learner.state}
+    assert {id(v) for v in made.detector.head.normalization.variables} <= kept
+
+
 @pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"label_smoothing": 1.0}])
 def test_arguments_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=rf"heads\.classifier\.{next(iter(wrong))} = "):

@@ -1,4 +1,4 @@
-"""A classification head: features of the whole picture, dropout, and one dense layer."""
+"""A classification head: features of the whole picture, normalized or not, dropout, and one dense layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +19,9 @@ class Classifier(Head):
     `taps` names the places that are read; what they give is put side by side. Earlier ones help where pictures are
     unlike those that the backbone has learnt from. `pooling` is how a map becomes one vector; as it has no weights, it
     is computed once with the frozen layers.
+    `normalize` brings all numbers of the vector to one scale, which taps that are put side by side need: of each the
+    root of its amount is taken, with its sign (Perronnin et al., Improving the Fisher Kernel, ECCV 2010), and then a
+    BatchNorm without weights of its own gives it mean 0 and variance 1.
     `dropout` is the share of the vector's numbers that an update does not see, 0 to below 1.
     `label_smoothing` is the share of a label that is spread over all classes (Szegedy et al., Rethinking the
     Inception Architecture, CVPR 2016).
@@ -28,6 +31,7 @@ class Classifier(Head):
 
     taps: tuple[str, ...] = ("final",)
     pooling: Literal["avg", "max"] = "avg"
+    normalize: bool = False
     dropout: float = 0.2
     label_smoothing: float = 0.0
 
@@ -46,26 +50,31 @@ class Classifier(Head):
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltClassifier":
         vector = keras.Input((sum(tap.channels for tap in taps),))
         logits = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="scores")(vector)
-        return BuiltClassifier(self, keras.Model(vector, logits, name="classifier"))
+        network = keras.Model(vector, logits, name="classifier")
+        return BuiltClassifier(self, network, _normalization(vector) if self.normalize else None)
 
 
 @dataclass(frozen=True, eq=False)
 class BuiltClassifier(BuiltHead):
-    """A `Classifier` with its dense layer, a `keras.Model`."""
+    """A `Classifier` with its dense layer and what normalizes before it, if anything: each a `keras.Model`."""
 
     settings: Classifier
     network: Any
+    normalization: Any = None
 
     loss_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("scores",),)
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        return (self.network,)
+        return (self.network,) if self.normalization is None else (self.normalization, self.network)
 
     def forward(
         self, taps: Sequence[Any], targets: Tensors | None = None, training: bool = False, seeds: Any = None
     ) -> Tensors:
         vector = tf.concat([tf.cast(tap, tf.float32) for tap in taps], 1)
+        if self.normalization is not None:
+            rooted = tf.sign(vector) * tf.sqrt(tf.abs(vector))
+            vector = self.normalization(rooted, training=training)
         if training and self.settings.dropout:
             vector = _dropped(vector, self.settings.dropout, seeds)
         return {"logits": self.network(vector, training=training)}
@@ -80,6 +89,14 @@ class BuiltClassifier(BuiltHead):
     def predict(self, outputs: Tensors) -> Tensors:
         """Return scores [b, classes] that add up to 1."""
         return {"scores": tf.nn.softmax(outputs["logits"])}
+
+
+def _normalization(vector: Any) -> Any:
+    # Training may be a few hundred updates, which its statistics have to keep up with.
+    layer = keras.layers.BatchNormalization(
+        momentum=0.9, center=False, scale=False, dtype="float32", name="normalization"
+    )
+    return keras.Model(vector, layer(vector), name="normalized")
 
 
 def _dropped(vectors: Any, rate: float, seeds: Any) -> Any:
