@@ -264,8 +264,14 @@ def test_pictures_that_vanish_are_named_and_cost_nothing_that_was_finished(exper
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_reopened_detector_is_judged_alike(trained, experiment):
-    folder, result, _ = trained
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of the run folder, for tests that write into it."""
+    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
+
+
+def test_a_reopened_detector_is_judged_alike(trained, folder, experiment):
+    _, result, _ = trained
     before = (folder / "result.json").read_text()
     judged = evaluate(experiment(), folder)
     assert judged == {"split": "test", "metrics": result["metrics"]}
@@ -276,15 +282,14 @@ def test_a_reopened_detector_is_judged_alike(trained, experiment):
         assert validated["metrics"]["values"][name] == pytest.approx(result["validation"]["values"][name], abs=1e-6)
 
 
-def test_a_run_of_before_tlx_kept_lists_is_judged_and_nothing_in_it_changes(trained, experiment, tmp_path):
-    old = Path(shutil.copytree(trained[0], tmp_path / "old"))
-    (old / ownership.MARKER).unlink()
-    (old / "test.jpg").write_text("mine")
-    before = {path: path.is_file() and path.read_bytes() for path in old.rglob("*")}
-    assert evaluate(experiment(), old)["metrics"] == trained[1]["metrics"]
+def test_a_run_of_before_tlx_kept_lists_is_judged_and_nothing_in_it_changes(trained, folder, experiment):
+    (folder / ownership.MARKER).unlink()
+    (folder / "test.jpg").write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    assert evaluate(experiment(), folder)["metrics"] == trained[1]["metrics"]
     with pytest.raises(TlxError, match="made before it kept a list"):
-        train(experiment(), old, "", Remembering())
-    assert {path: path.is_file() and path.read_bytes() for path in old.rglob("*")} == before
+        train(experiment(), folder, "", Remembering())
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
 
 
 def test_a_reopened_detector_does_not_train(trained, experiment):
@@ -301,8 +306,8 @@ def relabelled(dataset, classes, order):
     return replace(dataset, classes=classes, examples=examples)
 
 
-def test_classes_of_other_data_are_matched_by_name(trained, experiment):
-    folder, result, _ = trained
+def test_classes_of_other_data_are_matched_by_name(trained, folder, experiment):
+    _, result, _ = trained
     settings = experiment()
     turned = replace(settings.data, test=relabelled(settings.data.test, ("red", "blue"), [1, 0]))
     assert evaluate(replace(settings, data=turned), folder)["metrics"] == result["metrics"]
