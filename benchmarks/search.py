@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tlx import config
+from tlx.events import NOBODY, Look
 from tlx.search import study
 from tlx.search.postgresql import Server
 from tlx.work import attempts
@@ -45,31 +46,26 @@ class Asleep(attempts.Attempts):
 
     seconds, ran = 10.0, []
 
-    def train(self, bindings, folder, more, hear):
+    def train(self, bindings, folder, more, listener):
         begun = time.monotonic()
-        rate = float(bindings[0].split(" = ")[1])
-        metrics = {"AP": rate, "AP50": rate}
+        metrics = scores(float(bindings[0].split(" = ")[1]))
         for look in range(1, LOOKS + 1):
             # Asking at a look is the driver's work, and not the trial's.
             time.sleep(max(0.0, begun + self.seconds * look / LOOKS - time.monotonic()))
-            hear("look", (look, LOOKS + 1, metrics))
+            listener.evaluated(Look(look, LOOKS + 1, look, LOOKS + 1, look, metrics["values"]["AP"], metrics, {}))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "data.json").write_text('{"fingerprint": "none"}')
         (folder / "environment.json").write_text("{}")
         self.ran.append((begun, begun + self.seconds, time.monotonic()))
         return Outcome("done", {"metrics": metrics})
 
-    def judge(self, bindings, folder, hear):
-        return Outcome("done", {"split": "test", "metrics": {"AP": 0.0, "AP50": 0.0}})
+    def judge(self, bindings, folder, listener):
+        return Outcome("done", {"split": "test", "metrics": scores(0.0)})
 
 
-class Silent:
-    """A display that shows nothing."""
-
-    def say(self, *_):
-        pass
-
-    progress = look = table = say
+def scores(value: float) -> dict:
+    """Return metrics as the evaluator of detection gives them."""
+    return {"primary": "AP", "values": {"AP": value, "AP50": value}}
 
 
 def measure(workers: int, trials: int, seconds: float, storage: str | None) -> dict:
@@ -85,7 +81,7 @@ def measure(workers: int, trials: int, seconds: float, storage: str | None) -> d
         server = Server(storage) if storage else None
         begun, cpu = time.monotonic(), time.process_time()
         name = f"benchmark-{time.time_ns()}" if storage else None
-        result = study.search(experiment, settings, Path(folder) / "run", Silent(), server, name)
+        result = study.search(experiment, settings, Path(folder) / "run", NOBODY, server, name)
         took, cpu = time.monotonic() - begun, time.process_time() - cpu
     first, last = min(r[0] for r in Asleep.ran), max(r[2] for r in Asleep.ran)
     ideal = math.ceil(trials / workers) * seconds
