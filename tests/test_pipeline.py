@@ -76,6 +76,10 @@ def test_chunks_fill_batches_exactly(total, batch_size, micro):
     assert all(0 < len(chunk) <= micro for chunk in made)
     ends = set(np.cumsum([len(chunk) for chunk in made]).tolist())
     assert set(range(batch_size, total + 1, batch_size)) <= ends
+    # A part of one example alone would give a BatchNorm nothing to go by.
+    if total >= batch_size:
+        sizes = [len(chunk) for chunk in made[: -(-batch_size // micro)]]
+        assert max(sizes) - min(sizes) <= 1
 
 
 def test_nothing_is_loaded_far_ahead_of_what_is_asked_for():

@@ -87,6 +87,23 @@ def test_first_the_head_then_the_last_layers(network):
             policies.head_then_last_layers(3, share)
 
 
+@pytest.mark.parametrize("policy", [policies.last_layers, policies.last_blocks, policies.head_then_last_layers])
+def test_batch_norm_may_stay_frozen_in_layers_that_train(network, policy):
+    model, layers = network
+    chosen = policy(3, batch_norm="frozen")
+    last = len(chosen.phases) - 1
+    frozen = freeze.apply(chosen, model, layers, last)
+    names = {layer.name for layer in model.layers if layer.trainable_weights}
+    assert {"block4_a", "block4_b"} <= names
+    assert not any(name.endswith("_bn") for name in names)
+    assert {"moving_mean", "moving_variance", "gamma", "beta"} <= {v.name for v in frozen.frozen_variables}
+    trained = freeze.changing(chosen, model, model, layers)
+    assert {v.path.split("/")[-2] for v in trained} == names
+    assert chosen.name.endswith(", batch_norm='frozen')")
+    freeze.apply(policy(3), model, layers, last)
+    assert model.get_layer("block4_a_bn").trainable
+
+
 def test_rates_are_those_of_the_first_pattern_found(network):
     rates = (("block4_b$", 0.1), ("block4", 0.5), ("head", 2.0))
     policy = policies.patterns((("block[34]", "train"), ("", "freeze")), rates)

@@ -29,11 +29,10 @@ from tlx.schedules import Cosine, Schedule
 class Fit:
     """How a network is trained: by which optimizer, how fast, and for how long.
 
-    `epochs` counts passes over the training pictures. `batch_size` is how many examples (pictures, or their windows)
-    an update sees, at most all that the epochs hold; if they do not fit in memory together, they are taken in
-    micro-batches (of `micro_batch` at most, if given) whose gradients are added up. `optimizer` makes steps of
-    gradients, whose global norm `clip` bounds; `weight_decay` is decoupled from them, and leaves biases and
-    normalization alone.
+    `epochs` counts passes over the training pictures. `batch_size` is how many examples an update sees, at most all
+    that the epochs hold; if they do not fit in memory together, they are taken in even micro-batches (of `micro_batch`
+    at most, if given) whose gradients are added up. `optimizer` makes steps of gradients, whose global norm `clip`
+    bounds; `weight_decay` is decoupled from them, and leaves biases and normalization alone.
     `learning_rate` is the head's, and `backbone_rate` that of unfrozen backbone layers relative to it, where the
     freeze policy names no other. It rises over the share `warmup` of the updates, and then follows `schedule`; both
     are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then

@@ -18,6 +18,7 @@ _BATCH_NORM_MOMENTUM = 0.9
 _HEAD = "head"
 # As the fields of `tlx.models.backbone.Depth`.
 Counted = Literal["weight_layers", "blocks"]
+BatchNorm = Literal["train", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,18 @@ class Phase:
 
     `choose` says for each weight layer of the backbone, in order, whether it trains. `rates` are (regular expression,
     factor of `fit.learning_rate`): the first one that is found in a weight layer's name decides; for others it is
-    `fit.backbone_rate`. The word "head" alone stands for the head, whose factor is 1 otherwise.
+    `fit.backbone_rate`. The word "head" alone stands for the head, whose factor is 1 otherwise. Where `batch_norm` is
+    "frozen", BatchNorm keeps its restored weights and statistics in layers that train, too.
     """
 
     share: float
     choose: Callable[[Sequence[WeightLayer]], list[bool]]
     rates: tuple[tuple[str, float], ...] = ()
+    batch_norm: BatchNorm = "train"
+
+    def parts(self, unit: WeightLayer) -> list[Any]:
+        """Return what trains of a weight layer that trains: its Keras layers, BatchNorm among them or not."""
+        return [part for part in unit.layers if self.batch_norm == "train" or not hasattr(part, "moving_mean")]
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,10 @@ class Freeze:
         choose: Callable[[Sequence[WeightLayer]], list[bool]],
         unfrozen: int = 0,
         counts: Counted = "weight_layers",
+        batch_norm: BatchNorm = "train",
     ) -> "Freeze":
         """Return a policy of one phase, in which `choose` says for each weight layer whether it trains."""
-        return cls(name, (Phase(1.0, choose),), unfrozen, counts)
+        return cls(name, (Phase(1.0, choose, batch_norm=batch_norm),), unfrozen, counts)
 
     def spans(self, updates: int) -> tuple[Span, ...]:
         """Return which of so many updates are each phase's; of few updates a phase may have none."""
@@ -145,16 +153,17 @@ def apply(freeze: Freeze, network: Any, layers: Sequence[WeightLayer], phase: in
     Raises:
       MisfitError: the policy does not fit the network, such as more unfrozen layers than there are.
     """
-    trains = freeze.phases[phase].choose(layers)
+    one = freeze.phases[phase]
+    trains = one.choose(layers)
     unfrozen = [unit for unit, train in zip(layers, trains, strict=True) if train]
-    rates = _rates(freeze, freeze.phases[phase], unfrozen)
+    rates = _rates(freeze, one, unfrozen)
     for layer in network.layers:
         layer.trainable = False
-    for layer in (part for unit in unfrozen for part in unit.layers):
+    for layer in (part for unit in unfrozen for part in one.parts(unit)):
         layer.trainable = True
         if hasattr(layer, "momentum"):
             layer.momentum = min(layer.momentum, _BATCH_NORM_MOMENTUM)
-    changing = {id(v) for unit in unfrozen for v in _weights(unit)}
+    changing = {id(v) for unit in unfrozen for v in _weights(one, unit)}
     frozen = tuple(v for v in network.weights if id(v) not in changing)
     return Frozen(tuple(layers), tuple(trains), frozen, _digest(frozen), rates)
 
@@ -165,16 +174,19 @@ def changing(freeze: Freeze, model: Any, network: Any, layers: Sequence[WeightLa
     Raises:
       ModelError: a phase does not fit the network.
     """
-    chosen = [
-        unit for phase in freeze.phases for unit, train in zip(layers, phase.choose(layers), strict=True) if train
-    ]
-    unfrozen = {id(v) for unit in chosen for v in _weights(unit)}
+    unfrozen = {
+        id(v)
+        for phase in freeze.phases
+        for unit, train in zip(layers, phase.choose(layers), strict=True)
+        if train
+        for v in _weights(phase, unit)
+    }
     frozen = {id(v) for v in network.weights} - unfrozen
     return [v for v in model.variables if id(v) not in frozen]
 
 
-def _weights(unit: WeightLayer) -> list[Any]:
-    return [variable for layer in unit.layers for variable in layer.weights]
+def _weights(phase: Phase, unit: WeightLayer) -> list[Any]:
+    return [variable for part in phase.parts(unit) for variable in part.weights]
 
 
 def _rates(freeze: Freeze, phase: Phase, unfrozen: Sequence[WeightLayer]) -> Rates:
@@ -185,7 +197,7 @@ def _rates(freeze: Freeze, phase: Phase, unfrozen: Sequence[WeightLayer]) -> Rat
         rate = next(((pattern, factor) for pattern, factor in patterns if _found(pattern, unit.name)), None)
         if rate is not None:
             used.add(rate[0])
-            groups.update((id(v), rate) for v in _weights(unit))
+            groups.update((id(v), rate) for v in _weights(phase, unit))
     if unused := [pattern for pattern, _ in patterns if pattern not in used]:
         names = ", ".join(unit.name for unit in unfrozen) or "none"
         raise ModelError(

@@ -1,5 +1,6 @@
 """What is known about a run so far, and how that outlasts its process."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -177,9 +178,20 @@ def resume(folder: Path, learner: Learner, history: History, phase: int) -> int:
 
 def _answer(folder: Path, last: Look) -> Answer | None:
     path = folder / _LINES
-    lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
     # The checkpoint was written before it was answered.
-    return last.answer or next((line.get("answer") for line in lines if line["update"] == last.update), None)
+    noted = last.answer or _noted(path.read_text(errors="replace") if path.exists() else "", last.update)
+    # Another run of this trial may be told otherwise than to end without a result.
+    return noted if noted in ("continue", "stop") else None
+
+
+def _noted(lines: str, update: int) -> Any:
+    """Return what `history.jsonl` says was answered after an update; None where somebody has changed the file."""
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            look = json.loads(line)
+            if look["update"] == update:
+                return look["answer"]
+    return None
 
 
 def _phase(notes: Any) -> int:

@@ -36,7 +36,9 @@ def predict_pictures(
     given = experiment.trees["run"].arguments
     size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
     detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
-    examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path))))
+    refused: list[OSError] = []
+    examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path, refused))))
+    listed += [{"image": str(Path(one.filename).absolute()), "error": str(one)} for one in refused]
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
     engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
     how = {"engine": engine, "resize": experiment.value("run.resize")}
@@ -54,6 +56,10 @@ def predict_pictures(
     return len(examples), errors
 
 
+# Pictures in such folders are tlx's own drawings.
+_RESULTS = ("run", "search", "predictions", "inspection")
+
+
 def _read(pictures: list[Path]) -> tuple[list[Example], list[dict[str, Any]]]:
     """Return the pictures that can be decoded, and a row for each that cannot."""
     readable, damaged = [], []
@@ -67,23 +73,23 @@ def _read(pictures: list[Path]) -> tuple[list[Example], list[dict[str, Any]]]:
     return readable, damaged
 
 
-def _pictures(path: Path) -> list[Path]:
+def _pictures(path: Path, refused: list[OSError]) -> list[Path]:
     if path.is_dir():
-        inside = sorted(_within(path))
+        inside = sorted(_within(path, refused))
         if not inside:
             found = f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}), nor do the folders within it"
-            raise DataError(f"{found}; hidden ones and those that tlx wrote are left out")
+            raise DataError(f"{found}; hidden ones and those of results of tlx are left out")
         return inside
     if not path.exists():
         raise DataError(f"there is no picture or folder {path}")
     return [path]
 
 
-def _within(folder: Path) -> Iterator[Path]:
-    """Yield the pictures in a folder and below, without what is hidden, what tlx wrote, and folders that are links."""
-    for inside, folders, files in os.walk(folder):
+def _within(folder: Path, refused: list[OSError]) -> Iterator[Path]:
+    """Yield the pictures in a folder and below, without what is hidden, tlx's results, and folders that are links."""
+    for inside, folders, files in os.walk(folder, onerror=refused.append):
         here = Path(inside)
-        made = {name for name in folders if os.path.lexists(here / name / ownership.MARKER)}
+        made = {name for name in folders if ownership.kind(here / name) in _RESULTS}
         # What stays in the list is walked through next.
         folders[:] = [name for name in folders if name[0] != "." and name not in made]
         yield from (here / name for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES)

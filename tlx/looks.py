@@ -47,7 +47,7 @@ class Looks:
         self.since.go_on()
 
     def take_up(self) -> None:
-        """Do what was answered to the last look of a resumed run, which is asked for where it was killed before."""
+        """Obey the answer to the last look of a resumed run, and ask for it where the run was killed before it came."""
         if self._history.stopped:
             return
         answer = None

@@ -35,7 +35,7 @@ class Trained:
 
     @property
     def sees_validation(self) -> bool:
-        """Whether the predictor's source is what the best look saw: another phase may have frozen other layers."""
+        """Whether the predictor's source is the one that the best look saw, of the same phase."""
         return self.history.best.phase == self.history.phase
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +49,9 @@ def height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """The views of a dataset at one input size: `count` of each window of each picture, or only the window.
+    """The views of a dataset at one input size: `count` of each window of each picture.
 
+    Without `augment` each view shows the window as it is; where `count` is 0, every epoch draws new ones.
     `windows` says which windows a picture has: by default, one that is all of it. A view shows nothing of a picture
     beside its window. Which view comes out depends on `seed`, the picture's content, the window and the view's number
     alone, but for augmentations that look at objects or at other pictures. Elements are ((image uint8 [h, w, 3],), the
@@ -201,14 +202,12 @@ def order(parts: Sequence[Part], views: int, seed: int, start: int = 0) -> Itera
 
 
 def chunks(units: Iterable[Unit], batch_size: int, micro: int) -> Iterator[list[Unit]]:
-    """Yield lists of at most `micro` units which, one after another, fill batches of `batch_size` exactly."""
-    batch: list[Unit] = []
-    for unit in units:
-        batch.append(unit)
-        if len(batch) == batch_size:
-            yield from (batch[i : i + micro] for i in range(0, batch_size, micro))
-            batch = []
-    yield from (batch[i : i + micro] for i in range(0, len(batch), micro))
+    """Yield lists of at most `micro` units, few and even ones, which fill batches of `batch_size` exactly."""
+    units = iter(units)
+    while batch := list(islice(units, batch_size)):
+        parts = -(-len(batch) // micro)
+        bounds = [-(-len(batch) * part // parts) for part in range(parts + 1)]
+        yield from (batch[start:stop] for start, stop in pairwise(bounds))
 
 
 def batches(load: Callable[[Unit], Element], wanted: Iterable[list[Unit]]) -> Iterator[tuple]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tlx.errors import ConfigError, MisfitError
-from tlx.freeze import Freeze, Phase
+from tlx.freeze import BatchNorm, Freeze, Phase
 from tlx.models.graph import WeightLayer
 from tlx.registry import freezes
 
@@ -45,9 +45,18 @@ def _counted(policy: str) -> dict[str, Any]:
 
 
 @freezes.register("last_layers", **_counted("last_layers"))
-def last_layers(unfrozen: int) -> Freeze:
-    """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head."""
-    return Freeze.always(f"last_layers({unfrozen})", _last("last_layers", unfrozen), unfrozen)
+def last_layers(unfrozen: int, batch_norm: BatchNorm = "train") -> Freeze:
+    """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head.
+
+    Where `batch_norm` is "frozen", they keep the BatchNorm that they were restored with, statistics included: better
+    where there are few pictures, or pictures unlike those of the statistics, and the same in any micro-batch.
+    """
+    name = f"last_layers({unfrozen}{_norms(batch_norm)})"
+    return Freeze.always(name, _last("last_layers", unfrozen), unfrozen, batch_norm=batch_norm)
+
+
+def _norms(batch_norm: BatchNorm) -> str:
+    return f", batch_norm={batch_norm!r}" if batch_norm == "frozen" else ""
 
 
 def _check_share(head_share: float) -> None:
@@ -64,7 +73,7 @@ def _check_two(unfrozen: int, head_share: float) -> None:
 
 
 @freezes.register("head_then_last_layers", **(_counted("head_then_last_layers") | {"check": _check_two}))
-def head_then_last_layers(unfrozen: int, head_share: float = 0.3) -> Freeze:
+def head_then_last_layers(unfrozen: int, head_share: float = 0.3, batch_norm: BatchNorm = "train") -> Freeze:
     """First the head trains alone, on cached features, then the last `unfrozen` weight layers too, as in `last_layers`.
 
     `head_share`, between 0 and 1, is the first phase's share of all updates. A head that has learnt already does not
@@ -72,8 +81,9 @@ def head_then_last_layers(unfrozen: int, head_share: float = 0.3) -> Freeze:
     Underperform Out-of-Distribution", 2022 ("linear probing, then fine-tuning").
     """
     _check_share(head_share)
-    later = Phase(1 - head_share, _last("head_then_last_layers", unfrozen))
-    return Freeze(f"head_then_last_layers({unfrozen}, {head_share})", (Phase(head_share, _nothing), later), unfrozen)
+    later = Phase(1 - head_share, _last("head_then_last_layers", unfrozen), batch_norm=batch_norm)
+    name = f"head_then_last_layers({unfrozen}, {head_share}{_norms(batch_norm)})"
+    return Freeze(name, (Phase(head_share, _nothing), later), unfrozen)
 
 
 def _nothing(layers: Sequence[WeightLayer]) -> list[bool]:
@@ -89,15 +99,16 @@ def _last(policy: str, unfrozen: int) -> Callable[[Sequence[WeightLayer]], list[
 
 
 @freezes.register("last_blocks", **_counted("last_blocks"))
-def last_blocks(unfrozen: int) -> Freeze:
-    """Only the last `unfrozen` blocks of the backbone train, and the head."""
+def last_blocks(unfrozen: int, batch_norm: BatchNorm = "train") -> Freeze:
+    """Only the last `unfrozen` blocks of the backbone train, and the head; `batch_norm` is as in `last_layers`."""
 
     def choose(layers: Sequence[WeightLayer]) -> list[bool]:
         blocks = list(dict.fromkeys(layer.block for layer in layers))
         first = _first_unfrozen("last_blocks", unfrozen, len(blocks), f"blocks ({', '.join(blocks)})")
         return [blocks.index(layer.block) >= first for layer in layers]
 
-    return Freeze.always(f"last_blocks({unfrozen})", choose, unfrozen, "blocks")
+    name = f"last_blocks({unfrozen}{_norms(batch_norm)})"
+    return Freeze.always(name, choose, unfrozen, "blocks", batch_norm)
 
 
 def _check_rules(rules: tuple[tuple[str, str], ...], rates: tuple[tuple[str, float], ...]) -> None:

@@ -31,8 +31,8 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
 
     First some updates are done on each of `micros` (two sizes, growing), then everything else on each: evaluation,
     and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
-    the phase takes ("fixed"), each example of a micro-batch ("each"), and on top of that each of those that are
-    evaluated at once ("look"); and, after all that, what the process still holds of it ("left"). The examples have the
+    the phase takes ("fixed"), what each example of a micro-batch takes ("each"), and what each example that is
+    evaluated takes on top of that ("look"). "left" is what the process still holds afterwards. The examples have the
     input's full size and as many boxes as any training picture. What is loaded ahead is counted in.
     """
     refuse_errors(run.data)

@@ -113,7 +113,7 @@ def account(history: History) -> dict[str, Any]:
         "best_update": history.best.update,
         "updates": history.best.updates,
         "stopped": history.stopped,
-        # What fits whatever trains. A run that an earlier version came to the end of tells of no phase.
+        # What fits whatever trains; a run that an earlier version has finished has no numbers by phase.
         "micro_batch": min(filter(None, history.micro_batches), default=1),
         "micro_batches": history.micro_batches,
         "halved": history.halved,

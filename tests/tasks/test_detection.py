@@ -1,5 +1,6 @@
 """Boxes become arrays for a head, and what a head finds becomes detections."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +206,26 @@ def test_neighbours_and_what_one_window_saw_stay_apart():
     one = seen_in(LEFT, (10, 10, 44, 30, 0.5, 0), (20, 50, 60, 90, 0.5, 0), (21, 50, 60, 90, 0.25, 0))
     other = seen_in(RIGHT, (50, 10, 90, 30, 0.5, 0), (70, 50, 90, 90, 0.5, 0))
     assert sorted(TASK.join([one, other]).boxes.tolist()) == sorted([*one.boxes.tolist(), *other.boxes.tolist()])
+
+
+def test_a_box_that_no_window_cuts_is_compared_as_a_whole():
+    # In the strip that both windows show they look alike, and yet each window saw all of its own.
+    one = seen_in(LEFT, (42, 10, 58, 30, 0.875, 0))
+    other = seen_in(RIGHT, (43, 10, 58, 30, 0.75, 0), (45, 10, 95, 30, 0.5, 0))
+    assert TASK.join([one, other]).boxes.tolist() == [[42, 10, 58, 30], [45, 10, 95, 30]]
+    whole, neighbour = seen_in(LEFT, (30, 10, 55, 30, 0.875, 0)), seen_in(RIGHT, (40, 10, 60, 30, 0.25, 0))
+    assert TASK.join([whole, neighbour]).boxes.tolist() == [[30, 10, 55, 30]]
+
+
+@pytest.mark.parametrize("scores", list(itertools.permutations((0.25, 0.5, 0.75))))
+def test_an_object_across_three_windows_is_one(scores):
+    parts = [(0, 100), (80, 180), (160, 260)]
+    seen = [
+        replace(found((max(low, 20), 10, min(high, 240), 60, score, 0)), window=(low, 0, high, 100))
+        for (low, high), score in zip(parts, scores, strict=True)
+    ]
+    joined = TASK.join(seen)
+    assert (joined.boxes.tolist(), joined.scores.tolist()) == ([[20, 10, 240, 60]], [0.75])
 
 
 clusters = st.lists(

@@ -20,7 +20,7 @@ flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this."
 def predict(arguments: list[str]) -> None:
     """tlx predict RUN_DIR IMAGE_OR_FOLDER...: find objects in pictures.
 
-    Folders are searched with those within them; what is hidden, and what tlx wrote, is left out.
+    Folders are searched with those within them; what is hidden, and the results of tlx, are left out.
     Writes predictions.json, and every picture with what was found drawn, to --out or --run_dir (by default the
     folder `predictions` in RUN_DIR, or RUN_DIR-predictions beside it where RUN_DIR has no list of what tlx made).
     Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from tlx.errors import ConfigError, suggest
+from tlx.errors import MisfitError, suggest
 from tlx.models.weights import Restored
 
 
@@ -96,7 +96,7 @@ def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) ->
     `owner` is who wants them, such as "heads.fcos.strides", for messages.
 
     Raises:
-      ConfigError: there is no such tap.
+      MisfitError: there is no such tap.
     """
     found = []
     for want in wanted:
@@ -105,6 +105,6 @@ def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) ->
             offered = ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps)
             closest = suggest(want, [tap.name for tap in taps]) if isinstance(want, str) else ""
             what = f"tap {want!r}" if isinstance(want, str) else f"tap at stride {want}"
-            raise ConfigError(f"{owner}: the backbone has no {what}{closest}; it has {offered}")
+            raise MisfitError(f"{owner}: the backbone has no {what}{closest}; it has {offered}")
         found.append(tap)
     return tuple(found)

@@ -23,8 +23,10 @@ from tlx.tasks.task import Arrays, Task
 PADDING = -2
 # What the arrays that every detector finds are called; whatever else it finds comes beside them.
 _OWN = ("boxes", "scores", "labels")
-# Boxes of one class that agree by more than this IoU, in what two windows both show, are of one object.
+# Boxes of one class that agree by more than this IoU are of one object, where several windows saw them.
 _ALIKE = 0.5
+# A box that comes so near to the end of its window, in pixels, is cut there.
+_EDGE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +120,8 @@ class Detection(Task):
     def join(self, predictions: Sequence[Detections]) -> Detections:
         """Return what was found, best first, and of what several predictions found, the best.
 
-        That is greedy non-maximum suppression within each class, of boxes that agree in what both windows show. What
-        a window cuts off of a box is taken from the others.
+        That is greedy non-maximum suppression within each class. A box that its window cuts is compared in what that
+        window shows, and what is cut off is taken from the others.
         """
         scores = np.concatenate([one.scores for one in predictions])
         best = np.argsort(-scores, kind="stable")
@@ -129,23 +131,21 @@ class Detection(Task):
 
         boxes, labels = together(one.boxes for one in predictions), together(one.labels for one in predictions)
         source = together(np.full(len(one), i) for i, one in enumerate(predictions))
-        windows = np.array([one.window for one in predictions])[source]
-        joined, kept, waiting = boxes.copy(), [], np.ones(len(boxes), np.bool_)
-        x0, y0, x1, y1 = np.ascontiguousarray(boxes.T)
+        cuts = _cuts(boxes, np.array([one.window for one in predictions])[source])
+        kept, waiting = [], np.ones(len(boxes), np.bool_)
         for i in range(len(boxes)):
             if not waiting[i]:
                 continue
             kept.append(i)
             waiting[i] = False
             # What one window shows was suppressed already, by the head's own rule.
-            others = waiting & (labels == labels[i]) & (source != source[i])
-            near = np.flatnonzero(others & (x0 < x1[i]) & (x1 > x0[i]) & (y0 < y1[i]) & (y1 > y0[i]))
-            if len(near):
-                same = near[_agreement(boxes, windows, i, near) > _ALIKE]
-                joined[i] = _completed(boxes[i], windows[i], boxes[same])
+            others = (labels == labels[i]) & (source != source[i])
+            while len(same := _same(boxes, cuts, i, np.flatnonzero(others & waiting))):
+                # What is completed may agree with what a third window shows.
+                boxes[i], cuts[i] = _completed(boxes[i], cuts[i], boxes[same], cuts[same])
                 waiting[same] = False
         extra = {name: together(one.extra[name] for one in predictions)[kept] for name in predictions[0].extra}
-        return Detections(joined[kept], scores[best][kept], labels[kept], extra)
+        return Detections(boxes[kept], scores[best][kept], labels[kept], extra)
 
     def draw(
         self,
@@ -199,17 +199,26 @@ class Detection(Task):
         return check_boxes(patient)
 
 
-def _agreement(boxes: np.ndarray, windows: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
-    """Return the IoU [n] of one box with others, each pair clipped to what the windows of both show."""
-    low = np.maximum(windows[one, :2], windows[others, :2])
-    high = np.maximum(low, np.minimum(windows[one, 2:], windows[others, 2:]))
-    a, b = (np.clip(some, np.tile(low, 2), np.tile(high, 2)) for some in (boxes[one], boxes[others]))
+def _cuts(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Return [n, 4] where the window of each box cuts it, and infinity at the sides where it does not."""
+    reaches = np.abs(boxes - windows) <= _EDGE
+    return np.where(reaches, windows, [-math.inf, -math.inf, math.inf, math.inf])
+
+
+def _same(boxes: np.ndarray, cuts: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
+    """Return which other boxes are of the object of `one`: they agree in what nobody's window cuts off."""
+    low, high = np.maximum(cuts[one, :2], cuts[others, :2]), np.minimum(cuts[one, 2:], cuts[others, 2:])
+    a, b = (
+        np.concatenate([np.maximum(some[:, :2], low), np.minimum(some[:, 2:], high)], 1)
+        for some in (boxes[[one]], boxes[others])
+    )
     shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
-    areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
-    return shared / np.maximum(areas - shared, np.finfo(np.float32).tiny)
+    areas = sum(np.maximum(some[:, 2:] - some[:, :2], 0).prod(1) for some in (a, b))
+    return others[shared / np.maximum(areas - shared, np.finfo(np.float32).tiny) > _ALIKE]
 
 
-def _completed(box: np.ndarray, window: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return a box that reaches as far as the farthest of other boxes [n, 4] of its object, where its window ends."""
-    low, high = others.min(0, initial=math.inf), others.max(0, initial=-math.inf)
-    return np.where([*(low[:2] < window[:2]), *(high[2:] > window[2:])], [*low[:2], *high[2:]], box)
+def _completed(box: np.ndarray, cut: np.ndarray, others: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a box that reaches as far as others [n, 4] of its object where it is cut, and where it is cut then."""
+    farthest = np.array([*others[:, :2].argmin(0), *others[:, 2:].argmax(0)])
+    reach, sides = others[farthest, range(4)], np.isfinite(cut)
+    return np.where(sides, reach, box), np.where(sides, cuts[farthest, range(4)], cut)

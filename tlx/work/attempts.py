@@ -108,9 +108,10 @@ class Attempts:
         needs: list[Need] = []
         for phase in range(_phases(experiment)):
             if (need := self._measured(phase, bindings, listener)) is None:
-                return None
+                return known
             earlier = sum(one.left for one in needs) if need.fixed else 0.0
-            needs.append(replace(need, fixed=need.fixed + earlier))
+            taught = {"tried": known[phase].tried, "within": known[phase].within} if known and need.fixed else {}
+            needs.append(replace(need, fixed=need.fixed + earlier, **taught))
         self.ledger.put(kind(what), needs, what)
         return tuple(needs)
 
@@ -185,8 +186,11 @@ def _smaller(outcome: Outcome, micros: list[int], needs: tuple[Need, ...], margi
         for phase in outcome.content.get("halved", ()):
             smaller[phase] = outcome.content["micro_batches"][phase]
     elif outcome.kind == "memory" or (outcome.kind == "infeasible" and wants_memory(outcome.content)):
-        for phase in range(len(micros)) if outcome.phase is None else [outcome.phase]:
-            smaller[phase] = _next(outcome, micros[phase], needs[phase], margin)
+        phases = range(len(micros)) if outcome.phase is None else [outcome.phase]
+        # Where one phase of several has come down to a single example, others may still take fewer.
+        least = int(outcome.kind == "memory" and outcome.phase is None and max(micros) > 1)
+        for phase in phases:
+            smaller[phase] = max(least, _next(outcome, micros[phase], needs[phase], margin))
     return smaller
 
 

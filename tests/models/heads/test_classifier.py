@@ -77,7 +77,7 @@ def test_what_is_normalized_are_signed_roots_and_only_training_moves_its_statist
     head = built(normalize=True, dropout=0.0)
     head.network.get_layer("scores").set_weights([np.eye(CHANNELS, CLASSES), np.zeros(CLASSES)])
     numbers = vectors(64) * tf.constant([10.0, 100.0] * (CHANNELS // 2)) - 40.0
-    roots = np.sign(numbers) * np.sqrt(np.abs(numbers))
+    roots = (numbers / np.sqrt(np.abs(numbers) + 1e-3)).numpy()
     wanted = (roots - roots.mean(0)) / np.sqrt(roots.var(0) + 1e-3)
     for _ in range(150):
         seen = head.forward([numbers], {}, True, None)["logits"]

@@ -10,6 +10,8 @@ from tlx.models.backbone import Backbone, Tap, choose_taps
 from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
 from tlx.registry import heads
 
+_STEEPEST = 1e-3
+
 
 @heads.register("classifier")
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Classifier(Head):
     is computed once with the frozen layers.
     `normalize` brings all numbers of the vector to one scale, which taps that are put side by side need: of each the
     root of its amount is taken, with its sign (Perronnin et al., Improving the Fisher Kernel, ECCV 2010), and then a
-    BatchNorm without weights of its own gives it mean 0 and variance 1.
+    BatchNorm without weights of its own gives it mean 0 and variance 1, in training over a micro-batch.
     `dropout` is the share of the vector's numbers that an update does not see, 0 to below 1.
     `label_smoothing` is the share of a label that is spread over all classes (Szegedy et al., Rethinking the
     Inception Architecture, CVPR 2016).
@@ -73,7 +75,8 @@ class BuiltClassifier(BuiltHead):
     ) -> Tensors:
         vector = tf.concat([tf.cast(tap, tf.float32) for tap in taps], 1)
         if self.normalization is not None:
-            rooted = tf.sign(vector) * tf.sqrt(tf.abs(vector))
+            # A root alone is infinitely steep at 0, where many activations are.
+            rooted = vector / tf.sqrt(tf.abs(vector) + _STEEPEST)
             vector = self.normalization(rooted, training=training)
         if training and self.settings.dropout:
             vector = _dropped(vector, self.settings.dropout, seeds)
