@@ -103,4 +103,4 @@ def test_a_head_that_normalizes_says_so_where_a_batch_is_taken_in_parts(experime
     fit = Fit(batch_size=4, epochs=1, evaluations=1, micro_batch=3)
     run, listener = replace(experiment, head=Classifier(normalize=True), freeze=last_layers(0), fit=fit), Hearing()
     train(run, tmp_path, "", listener)
-    assert "1 BatchNorm layers train: they see the statistics of 3 examples, not of all 4" in listener.said
+    assert "1 BatchNorm layers train: they see the statistics of 2 examples, not of all 4" in listener.said

@@ -203,11 +203,11 @@ def test_each_phase_takes_its_own_micro_batches(experiment, sizes, tmp_path, mon
     real = run_room.predict
     monkeypatch.setattr(run_room, "predict", lambda *args: (at_once.append(args[3]), real(*args))[1])
     result = train(run, tmp_path, "", listener, [4, 3])
-    assert sizes == [[4]] * 6 + [[3, 1]] * 6
+    assert sizes == [[4]] * 6 + [[2, 2]] * 6
     assert listener.phases == [(0, 2), (1, 2)]
     assert (result["micro_batches"], result["micro_batch"]) == ([4, 3], 3)
     norms = [line for line in listener.said if "BatchNorm" in line]
-    assert norms == ["1 BatchNorm layers train: they see the statistics of 3 examples, not of all 4"]
+    assert norms == ["1 BatchNorm layers train: they see the statistics of 2 examples, not of all 4"]
     # Whatever trained, no more pictures are looked at together than fitted.
     evaluate(run, tmp_path)
     assert at_once[-1] == 3

@@ -129,8 +129,9 @@ class Training:
     def _warn_of_norms(self, micro: int | None) -> None:
         run, network = self.run, self.detector.backbone
         size = run.fit.batch(len(self.views.parts))
-        together = min(n for n in (len(self.devices.share(size)), micro, run.fit.micro_batch) if n)
-        together = -(-together // self.devices.replicas_here)
+        share = len(self.devices.share(size))
+        parts = -(-share // min(n for n in (share, micro, run.fit.micro_batch) if n))
+        together = -(-share // (parts * self.devices.replicas_here))
         layers = (*network.layers, *(layer for part in self.detector.head.parts for layer in part.layers))
         norms = sum(isinstance(x, keras.layers.BatchNormalization) and x.trainable for x in layers)
         if together < size and norms:
