@@ -57,3 +57,5 @@ def test_a_folder_that_cannot_be_opened_is_told(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     assert folder / "dogs" / "1.png" in inference._pictures(folder, refused)
     assert [Path(one.filename).name for one in refused] == ["cats"]
+    # Nothing is said of pictures in a folder that could not be looked into.
+    assert inference._pictures(folder / "cats", refused) == []

@@ -76,7 +76,7 @@ def _read(pictures: list[Path]) -> tuple[list[Example], list[dict[str, Any]]]:
 def _pictures(path: Path, refused: list[OSError]) -> list[Path]:
     if path.is_dir():
         inside = sorted(_within(path, refused))
-        if not inside:
+        if not inside and not refused:
             found = f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}), nor do the folders within it"
             raise DataError(f"{found}; hidden ones and those of results of tlx are left out")
         return inside

@@ -48,8 +48,8 @@ def _counted(policy: str) -> dict[str, Any]:
 def last_layers(unfrozen: int, batch_norm: BatchNorm = "train") -> Freeze:
     """Only the last `unfrozen` weight layers of the backbone train, each with its BatchNorm, and the head.
 
-    Where `batch_norm` is "frozen", they keep the BatchNorm that they were restored with, statistics included: better
-    where there are few pictures, or pictures unlike those of the statistics, and the same in any micro-batch.
+    Where `batch_norm` is "frozen", they keep the BatchNorm that they were restored with, statistics included, so that
+    an update is the same in any micro-batch.
     """
     name = f"last_layers({unfrozen}{_norms(batch_norm)})"
     return Freeze.always(name, _last("last_layers", unfrozen), unfrozen, batch_norm=batch_norm)

@@ -18,7 +18,7 @@ from tlx_efficientnet_lite import network, unpickle
 
 @dataclass(frozen=True)
 class Variant:
-    """A published network: how much wider and deeper than Lite0, and where its weights are."""
+    """A published network: how much wider and deeper than Lite0, and where its weights are installed."""
 
     name: str
     width: float
@@ -90,8 +90,7 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
     path = weights_file(f"backbones.{variant.name}", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
-    taps = network.taps(variant.width, variant.depth)
-    return Backbone(variant.name, build, *taps, network.BLOCKS)
+    return Backbone(variant.name, build, *network.taps(variant.width, variant.depth), network.BLOCKS)
 
 
 def _build(
