@@ -44,7 +44,7 @@ def test_taps_are_chosen_by_name_or_by_stride(wanted, found):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (64, r"heads\.mine\.taps: the backbone has no tap at stride 64; it has stride4 \(stride 4\), stride8"),
+        (64, r"heads\.mine\.taps: the backbone has no tap at stride 64; it has taps at strides 4, 8"),
         ("expandd16", r"heads\.mine\.taps: the backbone has no tap 'expandd16'; did you mean 'expanded16'"),
     ],
 )

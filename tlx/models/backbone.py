@@ -102,9 +102,12 @@ def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) ->
     for want in wanted:
         tap = next((tap for tap in taps if want in (tap.name, tap.stride)), None)
         if tap is None:
-            offered = ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps)
-            closest = suggest(want, [tap.name for tap in taps]) if isinstance(want, str) else ""
-            what = f"tap {want!r}" if isinstance(want, str) else f"tap at stride {want}"
-            raise MisfitError(f"{owner}: the backbone has no {what}{closest}; it has {offered}")
+            if isinstance(want, str):
+                offered = ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps)
+                what = f"tap {want!r}{suggest(want, [tap.name for tap in taps])}; it has {offered}"
+            else:
+                offered = ", ".join(map(str, dict.fromkeys(tap.stride for tap in taps)))
+                what = f"tap at stride {want}; it has taps at strides {offered}"
+            raise MisfitError(f"{owner}: the backbone has no {what}")
         found.append(tap)
     return tuple(found)
