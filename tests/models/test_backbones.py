@@ -72,7 +72,7 @@ def weighted(model):
 
 def skip_the_large(name):
     if name not in BLOCKS and os.environ.get("TLX_SLOW") != "1":
-        pytest.skip("large or one of a family; TLX_SLOW=1 builds all 40 networks in about ten minutes")
+        pytest.skip("large or one of a family; TLX_SLOW=1 builds all 40 networks, in four minutes")
 
 
 @pytest.mark.parametrize("name", [*ROWS])
