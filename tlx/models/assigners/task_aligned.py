@@ -45,7 +45,7 @@ class TaskAligned(Assigner):
         fits = possible & (aligned >= best[..., -1][:, None])
         chosen = tf.argmax(tf.where(fits, overlap, -1.0), -1, tf.int32)
         positive = tf.reduce_any(fits, -1)
-        own = tf.cast(fits, tf.float32) * tf.one_hot(chosen, boxes.shape[1])
+        own = tf.cast(fits, tf.float32) * tf.one_hot(chosen, tf.shape(boxes)[1])
         most = tf.reduce_max(own * overlap, 1), tf.reduce_max(own * aligned, 1)
         scale = tf.math.divide_no_nan(*most)[:, None]
         quality = tf.reduce_sum(own * aligned * scale, -1)
