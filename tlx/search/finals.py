@@ -13,7 +13,8 @@ from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
 from tlx.events import Listener
 from tlx.search.hosts import Alone
-from tlx.search.space import Search, binding, fixed_bindings
+from tlx.search.settings import Search
+from tlx.search.space import binding, fixed_bindings
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 

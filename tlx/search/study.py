@@ -16,7 +16,9 @@ from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
 from tlx.search import finals, hosts
 from tlx.search.postgresql import Server
-from tlx.search.space import Search, binding, fixed_bindings, space_of
+from tlx.search.pruning import TRAINS, first_cut, trained_share
+from tlx.search.settings import Search
+from tlx.search.space import binding, fixed_bindings, space_of
 from tlx.search.storage import METRIC, WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
@@ -170,7 +172,10 @@ class Study:
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
             trial.report(look.score, look.number)
             trial.set_user_attr("metrics", look.metrics)
-            return "prune" if look.number < look.of and trial.should_prune() else "continue"
+            if TRAINS not in trial.user_attrs:
+                trial.set_user_attr(TRAINS, trained_share(self.folder / place(trial)))
+            early = look.number < first_cut(self.search, look.of)
+            return "continue" if early or look.number == look.of or not trial.should_prune() else "prune"
         return "prune"
 
     def _file(self, trial: Any, outcome: Outcome) -> None:
