@@ -14,7 +14,8 @@ from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
 from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
-from tlx.search import finals, hosts
+from tlx.search import hosts
+from tlx.search.finals import Finals
 from tlx.search.postgresql import Server
 from tlx.search.pruning import TRAINS, first_cut, trained_share
 from tlx.search.settings import Search
@@ -58,7 +59,7 @@ class Study:
         gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]
         self.wanted = len(self.points) if gridded else search.trials
-        self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
+        self._began = time.monotonic() - host.seconds
 
     def run(self) -> dict[str, Any]:
         """Finish the study's trials, judge the best one, and return what `result.json` holds."""
@@ -76,7 +77,8 @@ class Study:
                 for one in working:
                     one.result()
             self._show()
-            return finals.conclude(self.experiment, self.search, self.host, self.rows(), self.attempts[0], self.display)
+            finals = Finals(self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick)
+            return finals(self.rows())
         finally:
             self._stop()
             self.host.close()
@@ -114,7 +116,7 @@ class Study:
                 finally:
                     self.host.leave(trial)
                     with self.host.turn:
-                        self.study.set_user_attr("seconds", time.monotonic() - self._began)
+                        self._tick()
                     with self._news:
                         self._news.notify_all()
         except BaseException:
@@ -145,6 +147,10 @@ class Study:
             with self._news:
                 self._news.wait(_POLL)
         return None
+
+    def _tick(self) -> None:
+        """Note down how long the search has taken by the clock, all of its drivers one after another."""
+        self.study.set_user_attr("seconds", time.monotonic() - self._began)
 
     def _late(self) -> bool:
         minutes = self.search.minutes
