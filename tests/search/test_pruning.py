@@ -8,7 +8,7 @@ import pytest
 
 from tlx import checkpoint, config
 from tlx.errors import ConfigError
-from tlx.events import Listener, Look
+from tlx.events import NOBODY, Listener, Look
 from tlx.search import study
 from tlx.search.settings import Search
 from tlx.search.storage import open_study
@@ -30,7 +30,7 @@ def search(tmp_path, monkeypatch):
     """Return a function that searches with trials whose scores, look by look, and shares that train are given."""
     monkeypatch.setattr(attempts, "LEDGER", tmp_path / "memory.json")
 
-    def search(trials, *bindings):
+    def search(trials, *bindings, display=NOBODY):
         def do(self, task, bindings, listener, folder=None, micros=None, **_):
             scores, share = trials[int(folder.name)]
             layers = [{"trains": [i < 10 * share]} for i in range(10)]
@@ -39,6 +39,7 @@ def search(tmp_path, monkeypatch):
             for number, score in enumerate(scores, 1):
                 metrics = {"primary": "AP", "values": {"AP": score}}
                 if task == "train":
+                    listener.progress("training", number, len(scores))
                     look = Look(number, len(scores), number, len(scores), number, score, metrics, {})
                     if listener.evaluated(look) == "prune":
                         return Outcome("pruned", None)
@@ -49,7 +50,7 @@ def search(tmp_path, monkeypatch):
         gin.write_text(SEARCH)
         experiment = config.load([gin], bindings)
         settings = config.build(experiment.trees["search"])
-        rows = study.search(experiment, settings, tmp_path / "run", Listener())["trials"]
+        rows = study.search(experiment, settings, tmp_path / "run", display)["trials"]
         return [row["state"] for row in rows]
 
     return search
@@ -101,3 +102,13 @@ def test_the_sampler_learns_that_a_trial_was_cut_and_not_how_bad_it_was_then():
         return trial.suggest_float("rate", 0, 1), trial.suggest_float("decay", 0, 1)
 
     assert proposed(0.01) == proposed(0.3)
+
+
+def test_a_display_sees_what_runs_with_its_bindings_and_how_far_it_is(search, monkeypatch):
+    monkeypatch.setattr(study, "_SHOWN", 0.0)
+    shown, display = [], Listener()
+    display.trials = lambda rows, _: shown.append(rows)
+    search([(STEADY, 0)] * 7, display=display)
+    running = [row for rows in shown for row in rows if row["state"] == "running"]
+    assert all(row["bindings"] for row in running)
+    assert {row["share"] for row in running} >= {0.0, 0.25, 0.5, 0.75}

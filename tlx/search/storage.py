@@ -168,6 +168,7 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "bindings": t.user_attrs.get("bindings", []),
             "validation": _metrics(t.user_attrs.get("metrics")),
             "score": t.value if t.state.name == "COMPLETE" else None,
+            "look": t.user_attrs.get("look"),
             "seconds": t.user_attrs.get("seconds"),
             "folder": place(t),
             "host": t.user_attrs.get("host"),

@@ -29,6 +29,8 @@ _CONFIG = "config.gin"
 _ATTEMPTS = 2
 # So many points are put in the queue before other hosts have their turn.
 _AT_ONCE = 100
+# So often, in seconds, it is shown how far trials are; asking a server for them costs something.
+_SHOWN = 5.0
 # So often, in seconds, a worker without work looks whether another host has left some.
 _POLL = 0.5
 
@@ -52,6 +54,9 @@ class Study:
             conflict = f"the study {host.study_name} is of another experiment; give another --study_name"
             host.agree("experiment", identity(experiment), conflict)
         self._news, self._stopping = threading.Condition(), False
+        # The share of its updates that each trial of this driver has done, and when that was shown last.
+        self._shares: dict[int, float] = {}
+        self._shown = time.monotonic()
         self.space = space_of(experiment, search)
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
@@ -158,9 +163,9 @@ class Study:
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
-            self._show()
             bindings = [binding(name, value) for name, value in self.space.propose(trial).items()]
             trial.set_user_attr("bindings", bindings)
+            self._show()
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         ownership.take(self.folder / place(trial), "run", within=self.folder)
         begun = time.monotonic()
@@ -178,6 +183,7 @@ class Study:
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
             trial.report(look.score, look.number)
             trial.set_user_attr("metrics", look.metrics)
+            trial.set_user_attr("look", [look.number, look.of])
             if TRAINS not in trial.user_attrs:
                 trial.set_user_attr(TRAINS, trained_share(self.folder / place(trial)))
             early = look.number < first_cut(self.search, look.of)
@@ -241,8 +247,21 @@ class Study:
         """Return every trial as `result.json` lists it."""
         return rows(self.study)
 
+    def trained(self, trial: Any, share: float) -> None:
+        """Take which share of its updates a trial of this driver has done, and show that now and then."""
+        with self.host.turn:
+            self._shares[trial.number] = share
+            if time.monotonic() - self._shown > _SHOWN:
+                self._show()
+
     def _show(self) -> None:
-        self.display.trials(self.rows(), self.wanted)
+        """Show all trials, and of those that run here how far they are."""
+        shown = self.rows()
+        for row in shown:
+            if row["state"] == "running":
+                row["share"] = self._shares.get(row["trial"], 0.0)
+        self.display.trials(shown, self.wanted)
+        self._shown = time.monotonic()
 
 
 class _TrialListener(Listener):
@@ -257,6 +276,8 @@ class _TrialListener(Listener):
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         self.study.display.progress(f"{self.whose}{what}", done, total, note)
+        if what == "training":
+            self.study.trained(self.trial, done / total)
 
     def evaluated(self, look: Look) -> Answer:
         return self.study.evaluated(self.trial, look)
