@@ -49,11 +49,12 @@ class Asleep(attempts.Attempts):
     def train(self, bindings, folder, more, listener):
         begun = time.monotonic()
         metrics = scores(float(bindings[0].split(" = ")[1]))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.json").write_text('{"layers": []}')
         for look in range(1, LOOKS + 1):
             # Asking at a look is the driver's work, and not the trial's.
             time.sleep(max(0.0, begun + self.seconds * look / LOOKS - time.monotonic()))
             listener.evaluated(Look(look, LOOKS + 1, look, LOOKS + 1, look, metrics["values"]["AP"], metrics, {}))
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "data.json").write_text('{"fingerprint": "none"}')
         (folder / "environment.json").write_text("{}")
         self.ran.append((begun, begun + self.seconds, time.monotonic()))

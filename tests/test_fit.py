@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from itertools import islice
 
 import numpy as np
@@ -11,7 +12,7 @@ from tlx import checkpoint, policies, schedules
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
-from tlx.history import first_untold, mend, take_best
+from tlx.history import History, first_untold, mend, take_best
 from tlx.lazy import tf
 from tlx.pipeline import order
 
@@ -49,7 +50,7 @@ class Run(Listener):
             raise KeyboardInterrupt
         return self.answers.get(look.number, "continue")
 
-    def __call__(self):
+    def __call__(self, history=None):
         history = fit(
             self.made.learner,
             self.made.source,
@@ -58,6 +59,7 @@ class Run(Listener):
             evaluate=self.look,
             folder=self.folder,
             listener=self,
+            history=history,
         )
         take_best(self.folder, self.made.learner, history)
         return history
@@ -98,6 +100,18 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
     assert [comparable(look) for look in resumed.looks] == [comparable(look) for look in history.looks]
     assert comparable(resumed.best) == comparable(history.best)
     assert resumed.micro_batches == history.micro_batches
+
+
+def test_seconds_count_from_the_beginning_of_each_attempt(start):
+    """What passes before the first update, such as filling a cache, is the run's time as well."""
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4)
+    first = start("timed", settings, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        first(History(began=time.monotonic() - 1000))
+    assert 1000 < first.looks[0].seconds < first.looks[1].seconds < 2000
+    second = start("timed", settings)
+    assert 3000 < second(History(began=time.monotonic() - 2000)).seconds < 4000
+    assert 3000 < second.looks[0].seconds < 4000
 
 
 def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(start, arrays):

@@ -136,7 +136,7 @@ def fit(
         if history.stopped:
             break
     feed.close()
-    history.seconds = looks.seconds
+    history.seconds = history.elapsed
     return history
 
 

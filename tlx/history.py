@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ class History:
 
     `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
     far; 0 where it had no updates. `halved` are the phases in which more were tried and did not fit. `stopped` is
-    whether a listener ended the training early.
+    whether a listener ended the training early, and `began` when this attempt did, by `time.monotonic`.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -37,6 +38,12 @@ class History:
     halved: list[int] = field(default_factory=list)
     phase: int = 0
     stopped: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds that the run's attempts have taken, each from its beginning: this one and those before it."""
+        return self.earlier_seconds + time.monotonic() - self.began
 
     def enter(self, phase: int) -> None:
         """Be in a phase, the one that it was in already or a later one."""
@@ -69,7 +76,9 @@ def save(learner: Learner, history: History, folder: Path) -> None:
     if (folder / _LAST).exists():
         ownership.claim(folder / _LAST, folder / _BEFORE)
         (folder / _LAST).replace(folder / _BEFORE)
-    checkpoint.save(folder / _LAST, learner.state, asdict(history))
+    # A later attempt has a clock of its own.
+    notes = {name: value for name, value in asdict(history).items() if name != "began"}
+    checkpoint.save(folder / _LAST, learner.state, notes)
 
 
 def note_answer(folder: Path, history: History, answer: Answer) -> None:

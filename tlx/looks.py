@@ -30,12 +30,7 @@ class Looks:
     ):
         self._learner, self._evaluate, self._listener = learner, evaluate, listener
         self._history, self._folder, self._span, self._at = history, folder, span, at
-        self._started, self.since = time.monotonic() - history.seconds, Since()
-
-    @property
-    def seconds(self) -> float:
-        """The seconds since the run's beginning, all of its attempts together."""
-        return time.monotonic() - self._started
+        self.since = Since()
 
     def look(self, update: int, epoch: float, rate: float) -> None:
         """Judge the present weights, keep them, and do what the listener answers."""
@@ -64,7 +59,7 @@ class Looks:
         with self._learner.averaged():
             score, metrics, scalars = self._evaluate()
         scalars |= {**self.since.told(), "learning_rate": rate}
-        spent = self.seconds, memory.own(), gpu.busy()
+        spent = self._history.elapsed, memory.own(), gpu.busy()
         return Look(*place, score, metrics, scalars, self._span.number, self._learner.rates(rate), *spent)
 
     def _ask(self) -> Answer:

@@ -1,6 +1,7 @@
 """Training through the phases of a freeze policy, each with its own cut, source of features and learner."""
 
 import gc
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,8 @@ class Trained:
 class Training:
     """A run's training: `run` is a `tlx.run.Run`.
 
-    `micros` is how many examples fit in memory at once in each phase, if that is known.
+    `micros` is how many examples fit in memory at once in each phase, if that is known, and `began` when this attempt
+    at the run did, by `time.monotonic`.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class Training:
         log: RunLog,
         devices: Devices,
         micros: Sequence[int] | None = None,
+        began: float | None = None,
     ):
         self.run, self.detector, self.layers = run, detector, layers
         self.log, self.devices, self.micros = log, devices, micros
+        self.began = time.monotonic() if began is None else began
         self.views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
 
     def __call__(self) -> Trained:
@@ -63,7 +67,7 @@ class Training:
         policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
         learner = predictor = None
-        spans, history = policy.spans(self.run.fit.updates(len(self.views.parts))), History()
+        spans, history = policy.spans(self.run.fit.updates(len(self.views.parts))), History(began=self.began)
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
             if span.start == span.stop or history.stopped:
                 continue

@@ -129,7 +129,7 @@ class Registry:
                     importlib.import_module(f"{home}.{info.name}")
 
 
-rooms = Registry("", "tlx.run", "tlx.search.space")
+rooms = Registry("", "tlx.run", "tlx.search.settings")
 readers = Registry("readers", "tlx.data.readers")
 writers = Registry("writers", "tlx.data.writers")
 splits = Registry("splits", "tlx.data.splits.policies")

@@ -160,7 +160,7 @@ def train(
         if detector.restored is not None:
             log.say(f"{run.backbone.name}: {detector.restored}")
         log.board.text("config", f"```\n{config}\n```")
-        trained = Training(run, detector, layers, log, devices, micros)()
+        trained = Training(run, detector, layers, log, devices, micros, started)()
     if not devices.chief:
         return devices.told(None)
     save_weights(detector, folder)
@@ -172,12 +172,11 @@ def train(
         found = predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize)
     keep_pictures(folder, split, dataset, found)
     write_predictions(folder, split, dataset, found)
-    seconds = history.earlier_seconds + time.monotonic() - started
     result = {
         "split": split,
         "metrics": run.evaluator.judge(dataset, found, run.metric),
         **account(history),
-        "seconds": seconds,
+        "seconds": history.elapsed,
     }
     checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
     return devices.told(result)

@@ -1,6 +1,8 @@
 """The end of a search: it outlives its workers, looks at the test split once, and a search that is told to goes on."""
 
 import shutil
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,8 @@ from tlx.commands import search as search_command
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.evaluate.coco import SIZES, Coco
 from tlx.events import Listener
-from tlx.search import finals, study
+from tlx.search import study
+from tlx.search.finals import Finals
 from tlx.search.storage import identity
 from tlx.work import attempts
 from tlx.work.hand import Hand, Outcome
@@ -33,14 +36,21 @@ class Worker(Listener):
 
     def __init__(self):
         self.asked, self.scores, self.judging, self.repeating, self.said = [], [], [], [], []
+        self.training, self.tested, self.remove, self.meet = [], {}, None, None
 
     def do(self, task, bindings, listener, folder=None, micros=None, **_):
         self.asked.append(folder.name if task == "train" else task)
-        wrong = self.judging if task == "judge" else self.repeating if folder.parent.name == "repeats" else []
+        if self.meet:
+            self.meet.wait()
+            time.sleep(0.5)
+        repeats = self.repeating if folder.parent.name == "repeats" else self.training
+        wrong = self.judging if task == "judge" else repeats
         if wrong:
             return wrong.pop(0)
         folder.mkdir(parents=True, exist_ok=True)
-        score = self.scores.pop(0) if task == "train" and self.scores else 0.5
+        score = self.scores.pop(0) if task == "train" and self.scores else self.tested.get(folder.name, 0.5)
+        if task == "judge" and self.remove:
+            shutil.rmtree(folder.parent / self.remove)
         values = {metric.name: None if metric.name.startswith("AP_") else score for metric in Coco.metrics}
         metrics = {"primary": Coco.primary, "values": values, "counts": COUNTS, "per_class": {}}
         split = "test" if task == "judge" else "validation"
@@ -82,7 +92,7 @@ def test_judging_is_tried_once_more(run, worker, outcome):
 
 def test_what_cannot_be_judged_twice_says_why_and_is_gone_on_with(run, worker):
     worker.judging = [LOST, CRASH]
-    with pytest.raises(TrainingError, match=r"(?s)trial 0, .*ValueError: no.*goes on from here"):
+    with pytest.raises(TrainingError, match=r"(?s)trial 0 could.*ValueError: no.*goes on from here"):
         run()
     assert worker.asked[3:] == ["judge", "judge"]
     assert run()["best"]["trial"] == 0
@@ -92,7 +102,7 @@ def test_what_cannot_be_judged_twice_says_why_and_is_gone_on_with(run, worker):
 def test_what_has_too_little_memory_to_be_judged_is_not_tried_once_more(run, monkeypatch):
     outcomes = iter([Outcome("memory", "it held too much")])
     monkeypatch.setattr(attempts.Attempts, "judge", lambda *_: next(outcomes))
-    with pytest.raises(TrainingError, match=r"(?s)trial 0, could not be judged: it held too much.*goes on from here"):
+    with pytest.raises(TrainingError, match=r"(?s)trial 0 could not be judged: it held too much.*goes on from here"):
         run()
 
 
@@ -114,10 +124,64 @@ def test_a_winner_is_judged_once(run, worker):
     assert (result["best"]["trial"], result["metrics"]["values"]["AP"]) == (1, 0.5)
     assert run() == result
     # One more trial, which does not win; then one that does.
-    for trials, best, judged in ((4, 1, 1), (5, 4, 2)):
+    # The experiment as written is judged beside the first winner.
+    for trials, best, judged in ((4, 1, 2), (5, 4, 3)):
         more = run(f"search.trials = {trials}")
         assert (len(more["trials"]), more["best"]["trial"]) == (trials, best)
         assert worker.asked.count("judge") == judged
+
+
+def test_the_experiment_as_written_is_judged_when_the_winner_is_chosen(run, worker):
+    worker.scores, worker.tested = [0.1, 0.3, 0.2], {"0000": 0.25, "0001": 0.3125}
+    written = run()["written"]
+    assert worker.asked == ["0000", "0001", "0002", "judge", "judge"]
+    assert (written["trial"], written["test"]["values"]["AP"]) == (0, 0.25)
+    assert written["gain"] == pytest.approx({"validation": 0.2, "test": 0.0625})
+    assert written["says"].startswith(
+        "trial 1 beats the experiment as written on validation and test: test AP 0.312 against 0.250, validation AP"
+        " 0.300 against 0.100; by one seed each"
+    )
+
+
+def test_a_winner_that_was_only_lucky_on_validation_is_said_to_be(run, worker):
+    worker.scores, worker.tested = [0.1, 0.3, 0.2], {"0000": 0.25, "0001": 0.25}
+    assert "on validation, but not on test: test AP 0.250 against 0.250" in run()["written"]["says"]
+
+
+def test_the_experiment_as_written_may_win(run, worker):
+    worker.scores = [0.4, 0.3, 0.2]
+    written = run()["written"]
+    assert written["says"] == "the experiment as written is the best: no trial beat it"
+    assert worker.asked.count("judge") == 1
+
+
+def test_several_seeds_speak_for_validation_and_one_for_test(run, worker):
+    # The trials, then trial 1 again, trial 2, and the experiment as written.
+    worker.scores, worker.tested = [0.125, 0.25, 0.1875, 0.5, 0.125, 0.125], {"0000": 0.25, "0001": 0.5}
+    says = run("search.repeat = 2")["written"]["says"]
+    assert "test AP 0.500 against 0.250, validation AP 0.375 ± 0.177 against 0.125 ± 0.000, means of 2 seeds" in says
+    assert says.endswith("by one seed each on test, so a difference under about 0.05 says little")
+
+
+def test_without_the_folder_of_the_experiment_as_written_the_search_has_its_winner(run, worker, tmp_path):
+    worker.scores, worker.remove = [0.1, 0.3, 0.2], "0000"
+    written = run()["written"]
+    assert (written["test"], written["gain"].keys()) == (None, {"validation"})
+    assert any("not compared on the test split" in line for line in worker.said)
+
+
+def test_what_was_never_trained_to_its_end_is_said(run, worker):
+    worker.training = [Outcome("infeasible", "the loss became nan")]
+    assert run()["written"] == {"trial": None, "says": "the experiment as written was not trained to its end"}
+
+
+def test_seconds_are_those_of_the_clock(run, worker):
+    result = run("search.workers = 4")
+    assert result["trial_seconds"] == pytest.approx(sum(row["seconds"] for row in result["trials"]))
+    worker.meet = threading.Barrier(4, timeout=60)
+    more = run("search.workers = 4", "search.trials = 7")
+    # Four that run at once take what one of them takes.
+    assert 0 < more["seconds"] - result["seconds"] < more["trial_seconds"] - result["trial_seconds"]
 
 
 def test_a_driver_that_dies_after_judging_does_not_judge_again(run, worker, tmp_path, monkeypatch):
@@ -125,7 +189,7 @@ def test_a_driver_that_dies_after_judging_does_not_judge_again(run, worker, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finals, "_write", dying)
+        patch.setattr(Finals, "_write", dying)
         with pytest.raises(KeyboardInterrupt):
             run("search.repeat = 2")
     before = list(worker.asked)

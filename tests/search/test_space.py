@@ -9,7 +9,8 @@ from tlx import config, registry
 from tlx.errors import ConfigError, MisfitError
 from tlx.freeze import Freeze, Phase
 from tlx.search import ranges, space
-from tlx.search.space import Search, Space
+from tlx.search.settings import Search
+from tlx.search.space import Space
 from tlx.search.storage import identity
 
 EXPERIMENT = """\

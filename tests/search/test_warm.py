@@ -10,7 +10,8 @@ import pytest
 from tlx import config
 from tlx.errors import ConfigError
 from tlx.search import hosts, ranges, space, storage
-from tlx.search.space import Search, Space
+from tlx.search.settings import Search
+from tlx.search.space import Space
 from tlx.search.study import Study
 
 SPACE = {

@@ -68,3 +68,5 @@ def _print_best(experiment: config.Experiment, result: dict[str, Any], folder: P
     )
     for binding in best["bindings"]:
         CONSOLE.print(Text(f"    {binding}"))
+    says = result["written"]["says"]
+    CONSOLE.print(Text(f"{says[0].upper()}{says[1:]}."), soft_wrap=True)

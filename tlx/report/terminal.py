@@ -1,5 +1,6 @@
 """What people see of a run or a search while it goes on: progress with time left, news, and tables."""
 
+import threading
 import time
 from typing import Any
 
@@ -21,14 +22,17 @@ from rich.text import Text
 from tlx.evaluate.evaluator import headline, in_words
 from tlx.events import Answer, Listener, Look
 
+# In a file or pipe it is silent for so many seconds at most.
+_SILENT = 30.0
+
 
 class Terminal(Listener):
     """Follows a run or a search on a terminal, live; in a file or pipe it prints a line for each event.
 
-    Use it as a context manager.
+    There, where nothing happens for `silent` seconds, it says how far things are. Use it as a context manager.
     """
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None, silent: float = _SILENT):
         self.console = console or Console()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -44,14 +48,21 @@ class Terminal(Listener):
         self._tasks: dict[str, TaskID] = {}
         self._table: Table | None = None
         self._printed: set[int] = set()
-        self._began = time.monotonic()
+        self._began = self._heard = time.monotonic()
+        self._silent, self._over = silent, threading.Event()
+        self._beat = threading.Thread(target=self._break_silence, daemon=True)
         self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Terminal":
         self._live.start()
+        if not self.console.is_terminal:
+            self._beat.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._over.set()
+        if self._beat.ident:
+            self._beat.join()
         # What stays on the screen is the table; bars of finished work say nothing any more.
         self._tasks.clear()
         self._live.stop()
@@ -60,7 +71,7 @@ class Terminal(Listener):
 
     def say(self, message: str) -> None:
         """Print one line of news above whatever is live."""
-        self.console.print(Text(message, style="dim"), soft_wrap=True)
+        self._print(Text(message, style="dim"))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Show how far a piece of work is, and how long it will still take."""
@@ -73,27 +84,45 @@ class Terminal(Listener):
 
     def evaluated(self, look: Look) -> Answer:
         """Print the metrics of a look at the validation split; every run goes on."""
-        self.console.print(f"  look {look.number}/{look.of}: {in_words(look.metrics)}")
+        self._print(f"  look {look.number}/{look.of}: {in_words(look.metrics)}")
         return "continue"
 
     def trials(self, rows: list[dict[str, Any]], wanted: int) -> None:
         """Show the trials of a search, the best one marked, with the time that the rest will take."""
         self._table = trials_table(rows)
         finished = [row for row in rows if row["state"] in ("complete", "pruned")]
-        self.progress_of_search(len(finished), wanted)
+        self.progress_of_search(len(finished) + sum(row.get("share", 0.0) for row in rows), wanted)
         self._live.update(self._render())
         if not self.console.is_terminal:
             # By number, for trials end in another order than they began where several go on at once.
             for row in finished:
                 if row["trial"] not in self._printed:
-                    self.console.print(Text(_line(row)), soft_wrap=True)
+                    self._print(Text(_line(row)))
             self._printed = {row["trial"] for row in finished}
 
-    def progress_of_search(self, finished: int, wanted: int) -> None:
-        """Show how many trials are done; never dropped, so that the bar stays while trials come and go."""
+    def progress_of_search(self, finished: float, wanted: int) -> None:
+        """Show how many trials are done, parts of them included; the bar stays while trials come and go."""
         if "search" not in self._tasks:
             self._tasks["search"] = self._bars.add_task("search", total=wanted, note="trials")
         self._bars.update(self._tasks["search"], completed=finished)
+
+    def _print(self, what: Any) -> None:
+        self._heard = time.monotonic()
+        self.console.print(what, soft_wrap=True)
+
+    def _break_silence(self) -> None:
+        while not self._over.wait(max(0.0, self._heard + self._silent - time.monotonic())):
+            if time.monotonic() >= self._heard + self._silent:
+                self._print(Text(self._summary(), style="dim"))
+
+    def _summary(self) -> str:
+        """Return how long this has taken, how far each piece of work is, and how long it will still take."""
+        parts = []
+        for task in self._bars.tasks:
+            left = f", about {_time(task.time_remaining)} left" if task.time_remaining else ""
+            note = f", {task.fields['note']}" if task.fields["note"] not in ("", "trials") else ""
+            parts.append(f"{task.description} {task.completed:.3g}/{task.total:g}{note}{left}")
+        return f"after {_time(time.monotonic() - self._began)}: {'; '.join(parts) or 'at work'}"
 
     def _index(self, what: str) -> int:
         return next(i for i, task in enumerate(self._bars.tasks) if task.id == self._tasks[what])
@@ -125,11 +154,25 @@ def trials_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         line = lines.get(row["trial"], {})
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
-        cells = (str(row["trial"]), row["state"], *(shown(line.get(name)) for name in names), seconds)
+        cells = (str(row["trial"]), _state(row), *(shown(line.get(name)) for name in names), seconds)
         table.add_row(*cells, escape("; ".join(row["bindings"])), style="bold green" if row["trial"] == best else "")
     return table
 
 
 def _line(row: dict[str, Any]) -> str:
     known = f": {in_words(row['validation'])}" if row["validation"] else ""
-    return f"trial {row['trial']} {row['state']}{known}, {row['seconds'] or 0:.0f} s"
+    return f"trial {row['trial']} {_state(row)}{known}, {row['seconds'] or 0:.0f} s"
+
+
+def _state(row: dict[str, Any]) -> str:
+    """Return a trial's state in words: how far a running one is, and at which look one was cut."""
+    number, of = row.get("look") or (None, None)
+    if row["state"] == "running":
+        return f"running, {row['share']:.0%}" if row.get("share") else "running"
+    if row["state"] == "pruned":
+        return "infeasible" if row.get("cause") else f"cut at look {number}/{of}" if number else "pruned"
+    return row["state"]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from tlx import checkpoint, ownership
 from tlx.config import Experiment
 from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
+from tlx.evaluate.evaluator import Metric
 from tlx.events import Listener
+from tlx.search.comparison import compared
 from tlx.search.hosts import Alone
-from tlx.search.space import Search, binding, fixed_bindings
+from tlx.search.settings import Search
+from tlx.search.space import binding, fixed_bindings
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
@@ -23,163 +27,185 @@ _POLL = 0.5
 _GO_ON = "no finished trial is lost: the same command goes on from here"
 
 
-def conclude(
-    experiment: Experiment,
-    search: Search,
-    host: Alone,
-    rows: list[dict[str, Any]],
-    attempts: Attempts,
-    display: Listener,
-) -> dict[str, Any]:
-    """Choose the winner, judge it on the test split, and write and return what `result.json` holds.
+@dataclass(frozen=True)
+class Finals:
+    """The end of a search, from its finished trials to `result.json`. `tick` notes how long the search has taken.
 
-    Of many hosts and later drivers one after another comes to this; what one has done the others take as it is. The
-    winner is judged once, where its weights are.
-
-    Raises:
-      TrainingError: no trial was trained to its end, or the winner cannot be judged.
+    Of many hosts and later drivers one after another comes to this; what one has done the others take as it is. What
+    is judged is judged once, where its weights are, and the test split is opened only when the winner is chosen.
     """
-    complete = [row for row in rows if row["state"] == "complete"]
-    if not complete:
-        causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
-        raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
-    ranked = sorted(complete, key=lambda row: row["score"], reverse=True)
-    told = None
-    while True:
-        if host.claim():
-            try:
-                best, comparison = _choose(experiment, search, host, ranked, attempts, display)
-                judged = host.noted("judged", best["trial"])
-                place = None if judged else host.missing(best)
-                if not judged and not place:
-                    judged = _judge(host.folder, best, attempts, display)
-                    host.note("judged", best["trial"], judged)
-            finally:
-                host.disclaim()
-            if judged:
-                return _write(host.folder, best, comparison, judged, rows)
-            if place != told:
-                display.say(f"the best one, trial {best['trial']}, is judged by the host that has it: {place}")
-                told = place
-        time.sleep(_POLL)
 
+    experiment: Experiment
+    search: Search
+    host: Alone
+    attempts: Attempts
+    display: Listener
+    tick: Callable[[], None]
 
-def _choose(
-    experiment: Experiment,
-    search: Search,
-    host: Alone,
-    ranked: list[dict[str, Any]],
-    attempts: Attempts,
-    display: Listener,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the winner's row, and how it compares with others where each was run several times."""
-    if search.repeat == 1:
-        return ranked[0], None
-    of = [search.repeat, *(row["trial"] for row in ranked)]
-    chosen = host.noted("chosen", of)
-    if chosen is None:
-        best, comparison = _repeat(experiment, search, host.folder, ranked, attempts, display)
-        chosen = {"trial": best["trial"], "repeats": comparison}
-        host.note("chosen", of, chosen)
-    return next(row for row in ranked if row["trial"] == chosen["trial"]), chosen["repeats"]
+    @property
+    def metric(self) -> Metric:
+        return evaluator_of(self.experiment).metric(self.search.metric)
 
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Choose the winner, judge it and the experiment as written, and write and return what `result.json` holds.
 
-def _judge(folder: Path, best: dict[str, Any], attempts: Attempts, display: Listener) -> dict[str, Any]:
-    what, place = f"the winner, trial {best['trial']},", folder / best["folder"]
-    if not place.exists():
-        raise TrainingError(
-            f"{what} cannot be judged, for {place} is gone; train it anew: tlx train, with these --gin_bindings:"
-            f" {best['bindings']}"
+        Raises:
+          TrainingError: no trial was trained to its end, or the winner cannot be judged.
+        """
+        complete = [row for row in rows if row["state"] == "complete"]
+        if not complete:
+            causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
+            raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
+        ranked = sorted(complete, key=lambda row: row["score"], reverse=True)
+        written = next((row for row in complete if 0 in (row["trial"], row["retry_of"])), None)
+        told = None
+        while True:
+            if self.host.claim():
+                try:
+                    best, repeats = self._choose(ranked, written)
+                    judged, place = self._judged("judged", best)
+                    against, there = self._compared(written) if written not in (None, best) else (None, None)
+                finally:
+                    self.host.disclaim()
+                if judged and not there:
+                    return self._write(best, repeats, judged, written, against, rows)
+                if (place, there) != told:
+                    self._tell_of(best, place, there)
+                    told = place, there
+            time.sleep(_POLL)
+
+    def _tell_of(self, best: dict[str, Any], place: str | None, there: str | None) -> None:
+        if place:
+            self.display.say(f"the best one, trial {best['trial']}, is judged by the host that has it: {place}")
+        if there:
+            self.display.say(f"the experiment as written is judged by the host that has it: {there}")
+
+    def _choose(
+        self, ranked: list[dict[str, Any]], written: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return the winner's row, and how it compares with others where each was run several times."""
+        if self.search.repeat == 1:
+            return ranked[0], None
+        of = [self.search.repeat, *(row["trial"] for row in ranked)]
+        chosen = self.host.noted("chosen", of)
+        if chosen is None:
+            best, repeats = self._repeat(ranked, written)
+            chosen = {"trial": best["trial"], "repeats": repeats}
+            self.host.note("chosen", of, chosen)
+        return next(row for row in ranked if row["trial"] == chosen["trial"]), chosen["repeats"]
+
+    def _judged(self, key: str, row: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+        """Return how a trial does on the test split, or None and where the host is that can tell."""
+        judged = self.host.noted(key, row["trial"])
+        place = None if judged else self.host.missing(row)
+        if not judged and not place:
+            judged = self._judge(row)
+            self.host.note(key, row["trial"], judged)
+            self.tick()
+        return judged, place
+
+    def _compared(self, written: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+        """Judge the experiment as written, without which the search has its winner all the same."""
+        try:
+            return self._judged("judged written", written)
+        except TrainingError as error:
+            self.display.say(f"the experiment as written is not compared on the test split: {error}")
+            return None, None
+
+    def _judge(self, row: dict[str, Any]) -> dict[str, Any]:
+        what, place = f"trial {row['trial']}", self.host.folder / row["folder"]
+        if not place.exists():
+            raise TrainingError(
+                f"{what} cannot be judged, for {place} is gone; train it anew: tlx train, with these --gin_bindings:"
+                f" {row['bindings']}"
+            )
+        attempt = self.attempts.judge
+        outcome = self._persist(lambda: attempt(row["bindings"], place, self.display), f"judging {place}")
+        if outcome.kind != "done":
+            raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
+        return {key: outcome.content[key] for key in ("split", "metrics")}
+
+    def _write(
+        self,
+        best: dict[str, Any],
+        repeats: dict[str, Any] | None,
+        judged: dict[str, Any],
+        written: dict[str, Any] | None,
+        against: dict[str, Any] | None,
+        rows: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        folder = self.host.folder
+        chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder", "host")}
+        result = {"best": {**chosen, "test": judged["metrics"] if judged["split"] == "test" else None}}
+        result |= {"written": compared(self.metric, best, judged, written, against, repeats)}
+        if repeats:
+            result["repeats"] = repeats
+        result |= judged
+        # Of all attempts, those of earlier drivers included; of several workers more than passes meanwhile.
+        worked = sum(row["seconds"] or 0.0 for row in rows)
+        result |= {"seconds": self.host.seconds, "trial_seconds": worked, "trials": rows}
+        for name in ("environment.json", "data.json"):
+            if (folder / best["folder"] / name).exists():
+                checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
+        checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
+        return result
+
+    def _repeat(
+        self, ranked: list[dict[str, Any]], written: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the row with the best mean over several seeds, and how it compares with the experiment as written."""
+        finalists = list(
+            {row["trial"]: row for row in [*ranked[:_FINALISTS], *([written] if written else [])]}.values()
         )
-    outcome = _persist(lambda: attempts.judge(best["bindings"], place, display), f"judging {place}", display)
-    if outcome.kind != "done":
-        raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
-    return {key: outcome.content[key] for key in ("split", "metrics")}
+        scores = {row["trial"]: [row["score"], *self._seeds(row)] for row in finalists}
+        spread = {trial: (statistics.mean(values), statistics.stdev(values)) for trial, values in scores.items()}
+        best = max(finalists, key=lambda row: spread[row["trial"]][0])
+        repeats = {
+            "finalists": [
+                {"trial": trial, "validation": values, "mean": spread[trial][0], "spread": spread[trial][1]}
+                for trial, values in scores.items()
+            ]
+        }
+        if written:
+            mean, of = spread[best["trial"]]
+            gain = mean - spread[written["trial"]][0]
+            beats = gain > max(of, spread[written["trial"]][1])
+            repeats |= {"gain_over_written": gain, "beats_written": beats}
+        return best, repeats
 
-
-def _write(
-    folder: Path,
-    best: dict[str, Any],
-    comparison: dict[str, Any] | None,
-    judged: dict[str, Any],
-    rows: list[dict[str, Any]],
-) -> dict[str, Any]:
-    chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder", "host")}
-    result = {"best": {**chosen, "test": judged["metrics"] if judged["split"] == "test" else None}}
-    if comparison:
-        result["repeats"] = comparison
-    result |= judged
-    # Of all attempts, those of earlier drivers included.
-    result |= {"seconds": sum(row["seconds"] or 0.0 for row in rows), "trials": rows}
-    for name in ("environment.json", "data.json"):
-        if (folder / best["folder"] / name).exists():
-            checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
-    checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
-    return result
-
-
-def _repeat(
-    experiment: Experiment,
-    search: Search,
-    folder: Path,
-    ranked: list[dict[str, Any]],
-    attempts: Attempts,
-    display: Listener,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the row with the best mean over several seeds, and how it compares with the experiment as written."""
-    written = [row for row in ranked if row["trial"] == 0 or row["retry_of"] == 0]
-    finalists = list({row["trial"]: row for row in [*ranked[:_FINALISTS], *written]}.values())
-    seed, metric = experiment.value("run.seed"), evaluator_of(experiment).metric(search.metric)
-    scores = {}
-    for row in finalists:
-        scores[row["trial"]] = [row["score"]]
-        for more in range(1, search.repeat):
-            display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
-            place = folder / "repeats" / f"{row['trial']:04d}-{more}"
-            ownership.take(place, "run", within=folder)
-            bindings = [*row["bindings"], binding("run.seed", seed + more)]
-            metrics = _again(bindings, search.metric, place, attempts, display)
+    def _seeds(self, row: dict[str, Any]) -> list[float]:
+        """Return a trial's scores with other seeds than its own."""
+        seed, metric, scores = self.experiment.value("run.seed"), self.metric, []
+        for more in range(1, self.search.repeat):
+            self.display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
+            place = self.host.folder / "repeats" / f"{row['trial']:04d}-{more}"
+            ownership.take(place, "run", within=self.host.folder)
+            metrics = self._again([*row["bindings"], binding("run.seed", seed + more)], place)
             # It trained with another seed: a configuration that now and then fails is as bad as its failures.
-            scores[row["trial"]].append(metric.score(metrics) if metrics else metric.lowest)
-    spread = {trial: (statistics.mean(values), statistics.stdev(values)) for trial, values in scores.items()}
-    best = max(finalists, key=lambda row: spread[row["trial"]][0])
-    comparison = {
-        "finalists": [
-            {"trial": trial, "validation": values, "mean": spread[trial][0], "spread": spread[trial][1]}
-            for trial, values in scores.items()
-        ]
-    }
-    if written:
-        mean, of = spread[best["trial"]]
-        gain = mean - spread[written[0]["trial"]][0]
-        beats = gain > max(of, spread[written[0]["trial"]][1])
-        comparison |= {"gain_over_written": gain, "beats_written": beats}
-    return best, comparison
+            scores.append(metric.score(metrics) if metrics else metric.lowest)
+        return scores
 
+    def _again(self, bindings: list[str], place: Path) -> dict[str, Any] | None:
+        """Return the validation metrics of one more run, or None where it is infeasible.
 
-def _again(
-    bindings: list[str], metric: str | None, place: Path, attempts: Attempts, display: Listener
-) -> dict[str, Any] | None:
-    """Return the validation metrics of one more run, or None where it is infeasible.
+        One that was finished by an earlier driver is not run again.
+        """
+        done = place / "result.json"
+        if done.exists():
+            return json.loads(done.read_text())["metrics"]
+        fixed = fixed_bindings(self.search.metric)
+        outcome = self._persist(lambda: self.attempts.train(bindings, place, fixed, self.display), str(place))
+        self.tick()
+        if outcome.kind == "done":
+            return outcome.content["metrics"]
+        if outcome.kind == "infeasible":
+            return None
+        raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
 
-    One that was finished by an earlier driver is not run again.
-    """
-    done = place / "result.json"
-    if done.exists():
-        return json.loads(done.read_text())["metrics"]
-    fixed = fixed_bindings(metric)
-    outcome = _persist(lambda: attempts.train(bindings, place, fixed, display), str(place), display)
-    if outcome.kind == "done":
-        return outcome.content["metrics"]
-    if outcome.kind == "infeasible":
-        return None
-    raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
-
-
-def _persist(attempt: Callable[[], Outcome], what: str, display: Listener) -> Outcome:
-    """Return how an attempt ended; one whose worker died or crashed may have been unlucky, and is made once more."""
-    outcome = attempt()
-    if outcome.kind not in ("lost", "crash"):
-        return outcome
-    display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
-    return attempt()
+    def _persist(self, attempt: Callable[[], Outcome], what: str) -> Outcome:
+        """Return how an attempt ended; one whose worker died or crashed may have been unlucky: it is made once more."""
+        outcome = attempt()
+        if outcome.kind not in ("lost", "crash"):
+            return outcome
+        self.display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
+        return attempt()

@@ -94,6 +94,11 @@ class Alone:
         known = self.study.user_attrs.get(key)
         return known["value"] if known and known["of"] == of else None
 
+    @property
+    def seconds(self) -> float:
+        """How long the study has taken by the clock when it was noted last, times without a driver left out."""
+        return self.study.user_attrs.get("seconds", 0.0)
+
     def agree(self, key: str, value: str, conflict: str) -> None:
         """Refuse, with the message `conflict`, what other hosts have otherwise."""
 

@@ -10,7 +10,9 @@ from typing import Any
 from tlx.config import Experiment
 from tlx.errors import ConfigError
 from tlx.search import ranges
-from tlx.search.space import Search, Space
+from tlx.search.pruning import Median, first_cut
+from tlx.search.settings import Search
+from tlx.search.space import Space
 from tlx.tree import Node, walk
 
 JOURNAL = "study.journal"
@@ -166,6 +168,7 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "bindings": t.user_attrs.get("bindings", []),
             "validation": _metrics(t.user_attrs.get("metrics")),
             "score": t.value if t.state.name == "COMPLETE" else None,
+            "look": t.user_attrs.get("look"),
             "seconds": t.user_attrs.get("seconds"),
             "folder": place(t),
             "host": t.user_attrs.get("host"),
@@ -250,9 +253,10 @@ class _Whole:
 def _pruner(search: Search, evaluations: int) -> Any:
     pruners = quiet_optuna().pruners
     if search.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+        return Median()
     if search.pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=1, max_resource=evaluations, reduction_factor=2)
+        first = first_cut(search, evaluations)
+        return pruners.HyperbandPruner(min_resource=first, max_resource=evaluations, reduction_factor=2)
     return pruners.NopPruner()
 
 

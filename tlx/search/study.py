@@ -14,9 +14,12 @@ from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
 from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
-from tlx.search import finals, hosts
+from tlx.search import hosts
+from tlx.search.finals import Finals
 from tlx.search.postgresql import Server
-from tlx.search.space import Search, binding, fixed_bindings, space_of
+from tlx.search.pruning import TRAINS, first_cut, trained_share
+from tlx.search.settings import Search
+from tlx.search.space import binding, fixed_bindings, space_of
 from tlx.search.storage import METRIC, WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
@@ -26,6 +29,8 @@ _CONFIG = "config.gin"
 _ATTEMPTS = 2
 # So many points are put in the queue before other hosts have their turn.
 _AT_ONCE = 100
+# So often, in seconds, it is shown how far trials are; asking a server for them costs something.
+_SHOWN = 5.0
 # So often, in seconds, a worker without work looks whether another host has left some.
 _POLL = 0.5
 
@@ -49,6 +54,9 @@ class Study:
             conflict = f"the study {host.study_name} is of another experiment; give another --study_name"
             host.agree("experiment", identity(experiment), conflict)
         self._news, self._stopping = threading.Condition(), False
+        # The share of its updates that each trial of this driver has done, and when that was shown last.
+        self._shares: dict[int, float] = {}
+        self._shown = time.monotonic()
         self.space = space_of(experiment, search)
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
@@ -56,7 +64,7 @@ class Study:
         gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]
         self.wanted = len(self.points) if gridded else search.trials
-        self._began = time.monotonic() - self.study.user_attrs.get("seconds", 0.0)
+        self._began = time.monotonic() - host.seconds
 
     def run(self) -> dict[str, Any]:
         """Finish the study's trials, judge the best one, and return what `result.json` holds."""
@@ -74,7 +82,8 @@ class Study:
                 for one in working:
                     one.result()
             self._show()
-            return finals.conclude(self.experiment, self.search, self.host, self.rows(), self.attempts[0], self.display)
+            finals = Finals(self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick)
+            return finals(self.rows())
         finally:
             self._stop()
             self.host.close()
@@ -112,7 +121,7 @@ class Study:
                 finally:
                     self.host.leave(trial)
                     with self.host.turn:
-                        self.study.set_user_attr("seconds", time.monotonic() - self._began)
+                        self._tick()
                     with self._news:
                         self._news.notify_all()
         except BaseException:
@@ -144,15 +153,19 @@ class Study:
                 self._news.wait(_POLL)
         return None
 
+    def _tick(self) -> None:
+        """Note down how long the search has taken by the clock, all of its drivers one after another."""
+        self.study.set_user_attr("seconds", time.monotonic() - self._began)
+
     def _late(self) -> bool:
         minutes = self.search.minutes
         return minutes is not None and time.monotonic() - self._began > 60 * minutes
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
-            self._show()
             bindings = [binding(name, value) for name, value in self.space.propose(trial).items()]
             trial.set_user_attr("bindings", bindings)
+            self._show()
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         ownership.take(self.folder / place(trial), "run", within=self.folder)
         begun = time.monotonic()
@@ -170,7 +183,11 @@ class Study:
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
             trial.report(look.score, look.number)
             trial.set_user_attr("metrics", look.metrics)
-            return "prune" if look.number < look.of and trial.should_prune() else "continue"
+            trial.set_user_attr("look", [look.number, look.of])
+            if TRAINS not in trial.user_attrs:
+                trial.set_user_attr(TRAINS, trained_share(self.folder / place(trial)))
+            early = look.number < first_cut(self.search, look.of)
+            return "continue" if early or look.number == look.of or not trial.should_prune() else "prune"
         return "prune"
 
     def _file(self, trial: Any, outcome: Outcome) -> None:
@@ -230,8 +247,21 @@ class Study:
         """Return every trial as `result.json` lists it."""
         return rows(self.study)
 
+    def trained(self, trial: Any, share: float) -> None:
+        """Take which share of its updates a trial of this driver has done, and show that now and then."""
+        with self.host.turn:
+            self._shares[trial.number] = share
+            if time.monotonic() - self._shown > _SHOWN:
+                self._show()
+
     def _show(self) -> None:
-        self.display.trials(self.rows(), self.wanted)
+        """Show all trials, and of those that run here how far they are."""
+        shown = self.rows()
+        for row in shown:
+            if row["state"] == "running":
+                row["share"] = self._shares.get(row["trial"], 0.0)
+        self.display.trials(shown, self.wanted)
+        self._shown = time.monotonic()
 
 
 class _TrialListener(Listener):
@@ -246,6 +276,8 @@ class _TrialListener(Listener):
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         self.study.display.progress(f"{self.whose}{what}", done, total, note)
+        if what == "training":
+            self.study.trained(self.trial, done / total)
 
     def evaluated(self, look: Look) -> Answer:
         return self.study.evaluated(self.trial, look)

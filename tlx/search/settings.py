@@ -1,0 +1,51 @@
+"""The settings of a search."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tlx.errors import refuse_values
+from tlx.registry import rooms
+from tlx.tree import Node
+
+
+@rooms.register("search", root=True)
+@dataclass(frozen=True)
+class Search:
+    """How the best configuration is searched for: with Optuna, for the best value of a metric on validation.
+
+    `space` names bindings and their ranges: `('float', low, high)`, `('log', low, high)` for a float drawn
+    log-uniformly, `('int', low, high)`, `('power_of_two', low, high)` and `('choice', a, b, ...)`; bounds
+    are inclusive. Alternatives may be factories, `('choice', @backbones.a(), @backbones.b())`, whose own
+    arguments may be varied, too: `backbones.a.alpha` is asked for only where a is chosen. `metric` is the
+    name of what is maximized; by default the evaluator's primary metric. `trials` is how many are to be
+    finished, the experiment as written being the first, and `minutes` after how long no more are begun; what
+    is running then is finished. `workers` is how many run at once. `sampler` proposes: `tpe` learns from
+    earlier trials, `grid` takes five values of each range, and `cmaes` needs the extra of that name. `pruner`
+    cuts trials that do worse than others at the same look, from the share `pruner_warmup` of their looks on:
+    `median` those below the median of the trials that train at least as much of their backbone. `warm_start` is
+    the folder of an earlier study over the same names, which the sampler learns from. With `repeat` above 1 the
+    best configurations and the experiment as written are trained so many times, each with another seed, and the
+    best mean wins. `seed` is the sampler's.
+    """
+
+    trials: int = 20
+    space: dict[str, tuple[Any | Node, ...]] = field(default_factory=dict)
+    metric: str | None = None
+    minutes: float | None = None
+    workers: int = 1
+    sampler: Literal["tpe", "random", "grid", "cmaes"] = "tpe"
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    pruner_warmup: float = 0.5
+    warm_start: Path | None = None
+    repeat: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        sound = {
+            "minutes": self.minutes is None or self.minutes > 0,
+            "workers": self.workers >= 1,
+            "repeat": self.repeat >= 1,
+            "pruner_warmup": 0 <= self.pruner_warmup <= 1,
+        }
+        refuse_values("search", self, sound)
