@@ -29,6 +29,7 @@ from tlx.pipeline import Views, batches, chunks
 from tlx.policies import last_layers
 from tlx.run import Run, evaluate, train
 from tlx.search import space
+from tlx.tasks.detection import Detection, Detections
 from tlx.tiles import Tiles, tiles_of
 
 sides = st.integers(32, 700)
@@ -135,6 +136,45 @@ def test_tiles_larger_than_every_picture_are_refused(draw, tiny, tmp_path):
     views = Run(mixed, tiny(), Fcos(), **run, tiles=Tiles(128, empty=9.0)).views
     assert [part for part in views.parts if part[0] < 3] == [(0, 0), (1, 0), (2, 0)]
     assert len(views.numbers) == 3 + 4
+
+
+@st.composite
+def apart(draw):
+    """Boxes in a picture of 400 x 300 pixels that share no pixel, of any size."""
+    columns = draw(st.lists(st.integers(0, 400), min_size=2, max_size=7, unique=True).map(sorted))
+    boxes = []
+    for x0, x1 in pairwise(columns):
+        rows = draw(st.lists(st.integers(0, 300), min_size=2, max_size=5, unique=True).map(sorted))
+        boxes += [(x0, y0, x1, y1) for y0, y1 in pairwise(rows) if min(x1 - x0, y1 - y0) >= 8]
+    return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def pieces(boxes, windows, least, jitter, rng):
+    """Return what a detector sees in each window: the part of each box that it shows, if that is enough of it."""
+    for window in windows:
+        shown = np.clip(boxes, window[:2] * 2, window[2:] * 2)
+        size = shown[:, 2:] - shown[:, :2]
+        seen = (size.min(1) >= 2) & (size.prod(1) >= least * (boxes[:, 2:] - boxes[:, :2]).prod(1))
+        off = rng.uniform(-jitter, jitter, (len(boxes), 4)) * np.tile(size, 2)
+        near = np.clip(shown + off, window[:2] * 2, window[2:] * 2).astype(np.float32)[seen]
+        scores = rng.uniform(0.1, 1, len(near)).astype(np.float32)
+        yield Detections(near, scores, np.zeros(len(near), np.int32), window=window)
+
+
+@given(apart(), st.integers(48, 200), st.integers(48, 200), st.floats(0.1, 0.7), st.booleans(), st.integers(0, 99))
+def test_each_object_that_tiles_show_parts_of_is_joined_once(boxes, tall, wide, overlap, whole, seed):
+    rng, windows = np.random.default_rng(seed), Tiles((tall, wide), overlap, whole=whole)(400, 300)
+    found = Detection().join(list(pieces(boxes, windows, 0.0, 0.0, rng)))
+    assert sorted(found.boxes.tolist()) == sorted(boxes.tolist())
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+@given(apart(), st.integers(60, 200), st.floats(0.2, 0.5), st.integers(0, 99))
+def test_no_object_is_counted_twice_where_its_parts_are_found_inexactly(boxes, side, overlap, seed):
+    rng, windows = np.random.default_rng(seed), Tiles(side, overlap)(400, 300)
+    seen = list(pieces(boxes, windows, 0.3, 0.03, rng))
+    shown = {tuple(box) for box in boxes.tolist() if any(len(p) for p in pieces(np.array([box]), windows, 0.3, 0, rng))}
+    assert len(Detection().join(seen)) == len(shown)
 
 
 @pytest.fixture
