@@ -5,7 +5,7 @@
 Trains each experiment once for each seed and judges it on its test split. KITTI's 20 frames have none: they are
 divided into five folds, and the figures are over folds. `--source` is the folder of another checkout of tlx, whose own
 experiments are run under `--label`. What is finished is not run again, so more seeds can be added, and every label that
-lies in `--runs` has its rows in the table. Prints the table and writes it to `docs/quality.md`, with `docs/quality.json`.
+lies in `--runs` has its rows in the table, which is printed and written to `docs/quality.md`, with `docs/quality.json`.
 """
 
 import argparse
@@ -105,8 +105,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Quality of the shipped experiments",
         "",
-        "Written by `benchmarks/quality.py`: mean ± standard deviation over runs that differ in their seed, or in their",
-        "fold for KITTI. Seconds are the median of whole runs; they compare only where the machine was as busy.",
+        "Written by `benchmarks/quality.py`: mean ± standard deviation over runs that differ in their seed, or for",
+        "KITTI in their fold. Seconds are the median of whole runs; they compare only where the machine was as busy.",
         "",
         "| experiment | version | runs | split | AP | AP50 | AP75 | seconds |",
         "|---|---|---:|---|---:|---:|---:|---:|",
@@ -114,7 +114,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [row["case"], row["label"], str(len(row["AP"])), row["split"]]
         cells += [_spread(row[metric]) for metric in METRICS]
-        lines.append(f"| {' | '.join([*cells, f'{statistics.median(row["seconds"]):.0f}'])} |")
+        cells.append(f"{statistics.median(row['seconds']):.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
