@@ -57,7 +57,7 @@ class Restored:
         return ("missing", self.missing), ("mismatched", self.mismatched)
 
 
-def weights_file(owner: str, weights: str | None, min_restored: float, published: str = "imagenet") -> Path | None:
+def weights_file(owner: str, published: str, weights: str | None, min_restored: float) -> Path | None:
     """Return the file that a backbone's `weights` names; None where it says `published` or None (random).
 
     `owner` is the backbone's registered name, for messages, and `published` what its published weights are called.

@@ -46,14 +46,7 @@ class Study:
         memory = build(experiment.trees["run"].arguments["memory"])
         file = self.folder / _CONFIG
         self.attempts = [
-            Attempts(
-                experiment,
-                memory,
-                self.folder / _CONFIG,
-                self.folder / f"worker-{i}.log",
-                search.workers,
-                self.space.most,
-            )
+            Attempts(experiment, memory, file, self.folder / f"worker-{i}.log", search.workers, self.space.most)
             for i in range(search.workers)
         ]
         with host.alone():

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 # What the graph calls each tap.
 IN_GRAPH = {
     "stride4": "expanded_conv_2/add",
+    "expanded4": "expanded_conv_3/expand/Relu6",
     "stride8": "expanded_conv_5/add",
     "expanded8": "expanded_conv_6/expand/Relu6",
     "stride16": "expanded_conv_12/add",

@@ -30,7 +30,7 @@ _SMALLER = ["run.backbone = @backbones.mobilenet_v3_small()"], ["backbones.mobil
 def _weights(weights: str | None, min_restored: float) -> Path | None:
     if weights == "coco":
         published_file()
-    return weights_file(f"backbones.{NAME}", weights, min_restored, "coco")
+    return weights_file(f"backbones.{NAME}", "coco", weights, min_restored)
 
 
 @backbones.register(NAME, check=_weights, smaller=lambda: [_SMALLER])

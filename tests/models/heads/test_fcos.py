@@ -8,6 +8,7 @@ from tlx.data.targets import ANY_CLASS
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
 from tlx.models.assigners.centre_sampling import CentreSampling
+from tlx.models.backbone import Backbone, tap_table
 from tlx.models.boxes import iou
 from tlx.models.head import TapShape
 from tlx.models.heads.fcos import BuiltFcos, Fcos
@@ -20,6 +21,13 @@ SIZE = (128, 128)
 SHAPES = [TapShape(16, 16, 8, 8), TapShape(8, 8, 12, 16), TapShape(4, 4, 16, 32)]
 LOCATIONS = 16 * 16 + 8 * 8 + 4 * 4
 SETTINGS = Fcos(channels=16, depth=1)
+
+
+def test_the_form_of_its_taps_is_the_backbones_unless_it_says_another():
+    taps, final = tap_table({8: "a", 16: "b"}, wide={8: "c", 16: "d"})
+    backbone = Backbone("own", None, taps[::-1], final, "")
+    chosen = {form: [tap.layer for tap in Fcos(strides=(8, 16), taps=form).select(backbone)] for form in (None, "ends")}
+    assert chosen == {None: ["c", "d"], "ends": ["a", "b"]}
 
 
 def built(shapes=SHAPES, size=SIZE, settings=SETTINGS):

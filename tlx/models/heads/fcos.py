@@ -9,7 +9,7 @@ from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Locations
 from tlx.models.assigners.centre_sampling import CentreSampling
-from tlx.models.backbone import Backbone, Tap, choose_taps
+from tlx.models.backbone import Backbone, Form, Tap, choose_taps
 from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
 from tlx.models.postprocess import Suppression
 from tlx.models.pyramid import locations, output, pyramid, score_bias, tower
@@ -22,7 +22,9 @@ class Fcos(Head):
     """FCOS with a quality focal loss for scores and a GIoU loss for boxes, over a feature pyramid.
 
     `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
-    `strides` the backbone taps that are used, finest first. `radius` is how far from an object's centre, in strides, a
+    `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
+    and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
+    without it, the backbone's own. `radius` is how far from an object's centre, in strides, a
     location may be and still learn it. Detections are at most `max_detections` for each image, none
     scored under `min_score`, and none of a class overlapping another by more than `nms` IoU.
 
@@ -33,6 +35,7 @@ class Fcos(Head):
     channels: int = 64
     depth: int = 1
     strides: tuple[int, ...] = (8, 16, 32)
+    taps: Form | None = None
     radius: float = 1.5
     box_weight: float = 2.0
     max_detections: int = 100
@@ -53,7 +56,7 @@ class Fcos(Head):
         refuse_values("heads.fcos", self, sound)
 
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
-        return choose_taps(backbone.taps, self.strides, "heads.fcos.strides")
+        return choose_taps(backbone.taps, self.strides, "heads.fcos.strides", self.taps)
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltFcos":
         return BuiltFcos(self, self._network(taps, classes), locations(taps, size))

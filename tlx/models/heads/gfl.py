@@ -11,7 +11,7 @@ from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations
 from tlx.models.assigners.task_aligned import TaskAligned
-from tlx.models.backbone import Backbone, Tap, choose_taps
+from tlx.models.backbone import Backbone, Form, Tap, choose_taps
 from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
 from tlx.models.postprocess import Suppression
 from tlx.models.pyramid import locations, output, pyramid, score_bias, tower
@@ -24,7 +24,9 @@ class Gfl(Head):
     """Generalized focal loss: each side of a box is a distribution, and a score says how well its box fits.
 
     `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
-    `strides` the backbone taps that are used, finest first. A side is the mean of a softmax over 0, 1, ... `bins`
+    `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
+    and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
+    without it, the backbone's own. A side is the mean of a softmax over 0, 1, ... `bins`
     strides. `assigner` says which locations learn an object. `box_weight` weighs the GIoU loss of boxes and
     `distribution_weight` the distribution focal loss, beside the quality focal loss of scores. Detections are at most
     `max_detections` for each image, none scored under `min_score`, and none of a class overlapping another by more
@@ -38,6 +40,7 @@ class Gfl(Head):
     channels: int = 128
     depth: int = 3
     strides: tuple[int, ...] = (8, 16, 32)
+    taps: Form | None = None
     bins: int = 16
     assigner: Assigner = TaskAligned()
     box_weight: float = 2.0
@@ -63,7 +66,7 @@ class Gfl(Head):
         refuse_values("heads.gfl", self, sound)
 
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
-        return choose_taps(backbone.taps, self.strides, "heads.gfl.strides")
+        return choose_taps(backbone.taps, self.strides, "heads.gfl.strides", self.taps)
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltGfl":
         return BuiltGfl(self, self._network(taps, classes), locations(taps, size))
