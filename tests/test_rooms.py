@@ -23,8 +23,8 @@ models.head models.boxes models.assign models.postprocess models.heads models.de
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
 learner history looks fit evaluate predict
 report.histogram report.augmented report.inspection report.overview report.page
-report.tensorboard report.runlog report.terminal
-runfolder phases run probe work
+report.tensorboard report.runlog report.terminal report.pareto
+runfolder phases run probe costs work
 inference search
 commands cli __main__
 """
