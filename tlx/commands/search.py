@@ -41,6 +41,7 @@ def search(arguments: list[str]) -> None:
     from tlx.search import space, study  # noqa: PLC0415
 
     space.check(experiment, settings)
+    config.refuse_unready(experiment)
     if FLAGS.storage and FLAGS.overwrite:
         raise ConfigError(
             "--overwrite does not reach what other hosts work on; give --study_name and another --run_dir"
