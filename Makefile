@@ -1,7 +1,7 @@
 # The three things that people do here: see it work, test it, and tidy up before a pull request.
 PYTHON ?= python3
 BIN = .venv/bin
-PLUGINS = plugins/tlx-efficientnet-lite plugins/tlx-open-images
+PLUGINS = plugins/tlx-efficientnet-lite plugins/tlx-open-images plugins/tlx-ssd-mobilenet
 
 .PHONY: install demo test endurance lint format
 

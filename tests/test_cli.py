@@ -57,6 +57,7 @@ QUESTIONS = {
     "another's that is close": (["fetch", "x", "--format=y"], 2, "tlx fetch: there is no flag --format"),
     "a flag where there is none": (["list", "--overwrite"], 2, "tlx list: there is no flag --overwrite (it has none)"),
     "a value that is none": (["predict", "x", "--min_score=2"], 2, "tlx predict: flag --min_score=2"),
+    "tiles that are none": (["evaluate", "x", "--tiles=large"], 2, "--tiles=large: expected a side in pixels, such as"),
     "no experiment": (["train"], 1, "name an experiment"),
     "a missing file": (["train", "nowhere.gin"], 1, "no gin file at"),
     "no run": (["evaluate", "nowhere"], 1, "no finished run"),
@@ -168,7 +169,7 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
         Image.new("RGB", (90, 60), "blue").save(pictures / where / "a.png")
     one = next((tmp_path / "scenes" / "JPEGImages").iterdir())
     code, output, _ = answer(
-        "predict", str(folder), str(pictures), str(pictures / "a.png"), str(one), "--min_score=0.0"
+        "predict", str(folder), str(pictures), str(pictures / "a.png"), str(one), "--min_score=0.0", "--tiles=64x96"
     )
     assert code == 0, output
     assert "b.png: not an image" in output

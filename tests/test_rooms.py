@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[1] / "tlx"
 _PLAN = """
 errors events marker ownership lock lazy registry typecheck ginfile tree config
 data.targets data.dataset
-data.bulk data.container data.headers data.images data.names data.survey data.similarity data.files
+data.bulk data.container data.headers data.images data.recent data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
-augment report.text report.pictures tasks windows pipeline
+augment report.text report.pictures tasks windows tiles pipeline
 models.weights models.backbone models.graph models.published models.backbones
-models.head models.boxes models.assign models.postprocess models.heads models.detector engines
+models.head models.boxes models.assign models.assigners models.postprocess models.pyramid models.heads models.detector
+engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
 learner history looks fit evaluate predict
 report.histogram report.augmented report.inspection report.overview report.page

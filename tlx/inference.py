@@ -17,10 +17,17 @@ from tlx.pipeline import height_width
 from tlx.predict import predict
 from tlx.run import reopen
 from tlx.tasks.task import task_of
+from tlx.tiles import tiles_of
+from tlx.windows import WholePicture
 
 
 def predict_pictures(
-    experiment: Experiment, folder: Path, paths: Sequence[Path], target: Path, min_score: float
+    experiment: Experiment,
+    folder: Path,
+    paths: Sequence[Path],
+    target: Path,
+    min_score: float,
+    must_cut: bool = False,
 ) -> tuple[int, list[str]]:
     """Write the predictions for pictures, and for all in folders and the folders within these, to `target`.
 
@@ -29,10 +36,12 @@ def predict_pictures(
     kept others from being read, which `predictions.json` lists with their "error".
 
     Raises:
-      DataError: a path does not exist, or a folder holds no picture.
+      DataError: a path does not exist, a folder holds no picture, or, if the experiment's tiles `must_cut`, all
+        pictures are smaller than these.
       TlxError: `target` holds what tlx did not make.
     """
     ownership.take(target, "predictions")
+    cut_up = tiles_of(config.build_value(experiment.value("run.tiles")))
     given = experiment.trees["run"].arguments
     size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
     detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
@@ -40,8 +49,11 @@ def predict_pictures(
     examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path, refused))))
     listed += [{"image": str(Path(one.filename).absolute()), "error": str(one)} for one in refused]
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
+    if cut_up and must_cut and examples:
+        cut_up.refuse_larger(pictures, "--tiles")
+    windows = cut_up or WholePicture()
     engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
-    how = {"engine": engine, "resize": experiment.value("run.resize")}
+    how = {"engine": engine, "resize": experiment.value("run.resize"), "windows": windows}
     found = predict(detector, cut, pictures, **how) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)

@@ -19,12 +19,12 @@ from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut, WeightLayer, cut
-from tlx.pipeline import Element, Unit, Views
+from tlx.pipeline import Element, Unit
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import RunLog
 
 # So many training pictures show whether a network learns by heart.
-_SAMPLE = 32
+_SAMPLE, _FEWEST = 32, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Training:
         self.run, self.detector, self.layers = run, detector, layers
         self.log, self.devices, self.micros = log, devices, micros
         self.began = time.monotonic() if began is None else began
-        self.views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
+        self.views = run.views
 
     def __call__(self) -> Trained:
         """Train through the phases, from the one on that the last checkpoint is of, and take the best weights."""
@@ -108,7 +108,7 @@ class Training:
         run, progress = self.run, self.log.listener.progress
         train = source(self.views, parts, run.features, progress, at_once, run.engine)
         self.log.say(train.note)
-        whole = Views(run.data.validation, run.size, resize=run.resize)
+        whole = run.plain(run.data.validation)
         validation = source(whole, parts, run.features, progress, at_once, run.engine, train.bytes)
         if train.cached and not validation.cached:
             self.log.say(f"validation: {validation.note}")
@@ -117,8 +117,10 @@ class Training:
     def _sample(self, parts: Cut, cached: bool) -> Source:
         """Return a source of a fixed sample of the training pictures, kept in memory, like that of validation."""
         train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
-        spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int).tolist()
-        views = Views(train.subset(spread, train.name), self.run.size, resize=self.run.resize)
+        # Of pictures with many windows fewer do, but not one alone.
+        count = max(_FEWEST, _SAMPLE * len(train) // len(self.views.numbers))
+        spread = np.linspace(0, len(train) - 1, min(count, len(train))).round().astype(int).tolist()
+        views = self.run.plain(train.subset(spread, train.name))
         kept: dict[Unit, Element] = {}
 
         def load(unit: Unit) -> Element:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice, pairwise
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from tlx.data.targets import UNLABELLED
 from tlx.errors import ConfigError
 from tlx.lazy import tf
 from tlx.tasks.task import Arrays, Task, task_of
-from tlx.windows import Place, WholePicture, Windows, in_pictures, places_of
+from tlx.windows import Place, WholePicture, Windows, in_pictures, places_of, sampled
 
 # So many batches wait, loaded, for the one that is worked on.
 AHEAD = 2
@@ -53,9 +54,10 @@ class Views:
 
     Without `augment` each view shows the window as it is; where `count` is 0, every epoch draws new ones.
     `windows` says which windows a picture has: by default, one that is all of it. A view shows nothing of a picture
-    beside its window. Which view comes out depends on `seed`, the picture's content, the window and the view's number
-    alone, but for augmentations that look at objects or at other pictures. Elements are ((image uint8 [h, w, 3],), the
-    arrays of `Task.arrays`); an unlabelled picture has no arrays.
+    beside its window. Of the windows without objects, `empty` are taken for each that has some. Which view comes out
+    depends on `seed`, the picture's content, the window and the view's number alone, but for augmentations that look
+    at objects or at other pictures. Elements are ((image uint8 [h, w, 3],), the arrays of `Task.arrays`); an unlabelled
+    picture has no arrays.
 
     Raises:
       ConfigError: `augment` holds something that is no augmentation, or combines pictures of a task that cannot.
@@ -68,6 +70,7 @@ class Views:
     seed: int = 0
     resize: Resize = "letterbox"
     windows: Windows = WholePicture()
+    empty: float = inf
 
     def __post_init__(self):
         if self.pictures > 1 and not self.task.combines:
@@ -104,18 +107,25 @@ class Views:
         return list(chain.from_iterable(self._cut))
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def _parts(self) -> list[Part]:
         """Every (picture, window) there is, picture by picture."""
         return [(i, window) for i, places in enumerate(self._cut) for window in range(len(places))]
 
     @cached_property
+    def parts(self) -> list[Part]:
+        """Every (picture, window) that is taken, picture by picture."""
+        if self.empty == inf:
+            return self._parts
+        return [self._parts[number] for number in sampled(self._places, self.empty, self.seed)]
+
+    @cached_property
     def numbers(self) -> dict[Part, int]:
-        """The position in `parts` of each of them."""
-        return {part: number for number, part in enumerate(self.parts)}
+        """The number of each (picture, window) there is, taken or not."""
+        return {part: number for number, part in enumerate(self._parts)}
 
     @property
     def units(self) -> list[Unit]:
-        """Every (picture, window, view) there is, picture by picture."""
+        """Every (picture, window, view) that is taken, picture by picture."""
         return [Unit(*part, view) for part in self.parts for view in range(self.count)]
 
     def view(self, unit: Unit) -> View:
@@ -144,7 +154,7 @@ class Views:
         return {} if shown[0] is UNLABELLED else self.task.arrays(shown, view, self.room)
 
     def _drawn(self, unit: Unit) -> View:
-        """Return a unit's view of windows: to what it is drawn by, each is a picture, numbered as in `parts`."""
+        """Return a unit's view of windows: to what it is drawn by, each is a picture, numbered as in `numbers`."""
         number = self.numbers[unit.part]
         if not self.operations:
             return whole(self._picture(number), self.size, self.resize)
@@ -157,7 +167,7 @@ class Views:
 
     @cached_property
     def _dataset(self) -> str:
-        known = "".join(map(self._known, range(len(self.parts))))
+        known = "".join(map(self._known, range(len(self._places))))
         return hashlib.sha256(known.encode()).hexdigest()
 
     def _known(self, number: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlx import freeze, memory
+from tlx.data.recent import most_held
 from tlx.devices import several_here
 from tlx.events import Listener
 from tlx.features import Source, encoder, why_not
@@ -16,11 +17,11 @@ from tlx.lazy import tf
 from tlx.learner import Learner
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut, cut
-from tlx.pipeline import AHEAD, Views
+from tlx.pipeline import AHEAD
 from tlx.predict import BATCH, Predictor
 from tlx.run import Run, assemble, refuse_errors
 
-# What comes in a real run on top of what is measured, in bytes: pictures, curves, the last batch's own shape.
+# What comes in a real run on top of what is measured, in bytes: curves, the last batch's own shape.
 _REST = 75_000_000
 # The first time traces and allocates what is kept; TensorFlow gives little of it back.
 _TIMES = 2
@@ -33,7 +34,8 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
     and the frozen part on pictures, which take at most `tlx.predict.BATCH` at once. From the four peaks follows what
     the phase takes ("fixed"), what each example of a micro-batch takes ("each"), and what each example that is
     evaluated takes on top of that ("look"). "left" is what the process still holds afterwards. The examples have the
-    input's full size and as many boxes as any training picture. What is loaded ahead is counted in.
+    input's full size and as many boxes as any training picture. What is loaded ahead is counted in, and so are the
+    pictures that stay decoded.
     """
     refuse_errors(run.data)
     devices = several_here(run.fit.strategy)
@@ -41,7 +43,7 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
     before = memory.own()
     rates = freeze.apply(run.freeze, detector.backbone, layers, phase).rates
     parts = cut(detector.network, detector.blocks)
-    views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
+    views = run.views
     cached = not why_not(views, parts, run.features)
     source = Source(views, views.element, encoder(parts, cached), cached, "")
     learner = Learner(detector, parts, source, run.fit, devices, rates)
@@ -58,7 +60,9 @@ def measure(run: Run, phase: int, micros: Sequence[int], listener: Listener) -> 
     del learner, source
     _clean()
     left = max(0, memory.own() - before)
-    return {"fixed": trained[0] - small * each + kept + _REST, "each": each + ahead, "look": look, "left": left}
+    recent = most_held((example.width, example.height) for example in run.data.train.examples)
+    fixed = trained[0] - small * each + kept + recent + _REST
+    return {"fixed": fixed, "each": each + ahead, "look": look, "left": left}
 
 
 def _clean() -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +31,14 @@ from tlx.models.detector import Detector, Precision, build, load_weights
 from tlx.models.graph import Cut, WeightLayer, cut, weight_layers
 from tlx.models.head import Head
 from tlx.phases import Training
-from tlx.pipeline import height_width
+from tlx.pipeline import Views, height_width
 from tlx.predict import BATCH, predict
 from tlx.registry import rooms
 from tlx.report.runlog import RunLog, keep_pictures
 from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, write_predictions
 from tlx.tasks.task import task_of
+from tlx.tiles import Tiles, tiles_of
+from tlx.windows import WholePicture, Windows
 
 
 def _check(image_size: int | tuple[int, int], seed: int) -> None:
@@ -52,6 +55,9 @@ def _fit_together(
     evaluator: Evaluator | None,
     metric: str | None,
     augment: Augmentation | tuple[Augmentation, ...],
+    image_size: int | tuple[int, int],
+    tiles: int | tuple[int, int] | Tiles | None,
+    resize: Resize,
 ) -> None:
     """Raise a ConfigError where the parts of an experiment are each right and do not go together."""
     taps = head.select(backbone)
@@ -71,6 +77,10 @@ def _fit_together(
         judge.metric(metric, "run.metric")
     if pictures_of(arranged(augment)) > 1 and not task_of(head.task).combines:
         raise ConfigError(f"run.augment combines pictures, and {head.task} cannot combine their labels: leave that out")
+    if cut_up := tiles_of(tiles):
+        if not task_of(head.task).sized:
+            raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
+        cut_up.refuse_misfit(height_width(image_size), resize)
 
 
 @rooms.register("run", root=True, check=_check, together=_fit_together)
@@ -80,13 +90,15 @@ class Run:
 
     `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
     width), in pixels. `resize` is how a picture is brought to that: `letterbox` shows all of it undistorted, on grey,
-    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `augment` is one operation, or
-    several of them. `judge` is the split that the final metrics are of; where there is no test split it is validation.
-    `evaluator` is the task's own where none is given, and `metric` the one of its metrics that decides which weights
-    of a run are kept; without it, that is the primary one. `engine` computes what is only computed forward: the frozen
-    part. `precision` is what layers compute in; weights, outputs and losses are float32 all the same, and only GPUs
-    with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides the head's first weights, the views
-    and their order.
+    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `tiles` cuts large pictures
+    into overlapping windows, each of which is brought to the input by itself: a side in pixels of the picture, (height,
+    width), or `@tiles()`, which has more settings; what is judged and predicted are whole pictures all the same.
+    `augment` is one operation, or several of them. `judge` is the split that the final metrics are of; where there is
+    no test split it is validation. `evaluator` is the task's own where none is given, and `metric` the one of its
+    metrics that decides which weights of a run are kept; without it, that is the primary one. `engine` computes what is
+    only computed forward: the frozen part. `precision` is what layers compute in; weights, outputs and losses are
+    float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides
+    the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -102,6 +114,7 @@ class Run:
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] = 320
     resize: Resize = "letterbox"
+    tiles: int | tuple[int, int] | Tiles | None = None
     judge: Literal["test", "validation"] = "test"
     precision: Precision = "float32"
     seed: int = 0
@@ -115,11 +128,29 @@ class Run:
                 f"{data.name} is labelled for {data.task}, and the head {kind} learns {self.head.task}: "
                 f"set run.data to a dataset for {self.head.task}, or run.head to a head for {data.task}"
             )
+        if cut_up := tiles_of(self.tiles):
+            cut_up.refuse_larger(data, "run.tiles")
 
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
         return height_width(self.image_size)
+
+    @property
+    def windows(self) -> Windows:
+        """What pictures are cut into."""
+        return tiles_of(self.tiles) or WholePicture()
+
+    @cached_property
+    def views(self) -> Views:
+        """The views that are trained on."""
+        sampling = {"windows": self.windows, "empty": self.windows.empty} if self.tiles else {}
+        given = (self.size, self.augment, self.features.views, self.seed, self.resize)
+        return Views(self.data.train, *given, **sampling)
+
+    def plain(self, dataset: Dataset) -> Views:
+        """Return views of a dataset as it is judged: of every window, as it is."""
+        return Views(dataset, self.size, resize=self.resize, windows=self.windows)
 
     @property
     def judged(self) -> tuple[str, Dataset]:
@@ -169,7 +200,7 @@ def train(
     if split == "validation" and trained.sees_validation:
         found, _ = predictor()
     else:
-        found = predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize)
+        found = predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize, run.windows)
     keep_pictures(folder, split, dataset, found)
     write_predictions(folder, split, dataset, found)
     result = {
@@ -214,7 +245,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize)
+    found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
     return {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
@@ -238,8 +269,9 @@ def _warnings(data: Splits) -> list[str]:
 
 def _agree(run: Run, devices: Devices, fingerprint: str) -> None:
     """Raise a DataError or TrainingError if this worker was not given what the chief was."""
-    alike = (run.head, run.backbone.name, run.freeze.name, run.size, run.resize, run.augment, run.features.views)
-    settings = [repr(replace(run.fit, micro_batch=None)), *map(repr, (*alike, run.precision, run.seed))]
+    seen = (run.size, run.resize, run.tiles, run.augment, run.features.views)
+    alike = (run.head, run.backbone.name, run.freeze.name, *seen, run.precision, run.seed)
+    settings = [repr(replace(run.fit, micro_batch=None)), *map(repr, alike)]
     data, others = devices.told([fingerprint, settings])
     if data != fingerprint:
         raise DataError(f"the data here is not that of the chief (fingerprints {fingerprint[:8]} and {data[:8]})")

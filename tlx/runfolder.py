@@ -82,6 +82,7 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
         "head": repr(run.head),
         "size": list(run.size),
         "resize": run.resize,
+        "tiles": repr(run.tiles),
         "augment": repr(run.augment),
         "restored": restored
         and {

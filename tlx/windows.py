@@ -12,7 +12,8 @@ from tlx.augment import MIN_VISIBLE, Layer, Picture, View
 from tlx.augment.affine import after, shifted
 from tlx.augment.view import place
 from tlx.data.dataset import Dataset, Example
-from tlx.data.images import file_hash, open_image
+from tlx.data.images import file_hash
+from tlx.data.recent import open_recent
 
 
 class Window(NamedTuple):
@@ -62,7 +63,7 @@ class Place:
 
     def open(self) -> Image.Image:
         """Return the window's pixels, upright and in mode RGB."""
-        picture = open_image(self.example.image)
+        picture = open_recent(self.example.image)
         return picture if self.is_whole else picture.crop(self.window)
 
     def as_picture(self, number: int) -> Picture:
@@ -76,6 +77,19 @@ class Place:
             clipped, visible = place(boxes, Layer(number, shifted(-x, -y), self.window), width, height)
             boxes, ignore = clipped.astype(np.float32), ignore | (visible < MIN_VISIBLE)
         return Picture(number, width, height, boxes, ignore)
+
+
+def sampled(places: Sequence[Place], empty: float, seed: int) -> list[int]:
+    """Return the positions of the windows that have objects which count, and of `empty` times as many that have none.
+
+    Which of the latter depends on `seed` alone. Where no window has any object, all are returned.
+    """
+    full = np.array([not place.as_picture(0).ignore.all() for place in places], np.bool_)
+    wanted = round(empty * full.sum())
+    if not full.any() or wanted >= (~full).sum():
+        return list(range(len(places)))
+    drawn = np.random.default_rng([seed, len(places)]).permutation(np.flatnonzero(~full))[:wanted]
+    return sorted([*np.flatnonzero(full).tolist(), *drawn.tolist()])
 
 
 def places_of(index: int, dataset: Dataset, windows: Windows) -> tuple[Place, ...]:

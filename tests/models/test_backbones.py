@@ -40,6 +40,8 @@ BLOCKS = {
 }
 # Whose levels are as "same" padding makes them: of ceil(side / stride) steps.
 AS_SAME = re.compile("resnet|mobilenet|efficientnet")
+# Whose blocks are wider within than at their ends.
+WIDE_WITHIN = re.compile("mobilenet_v|efficientnet|convnext")
 VALID_PADDING = re.compile("inception|xception|convnext")
 
 
@@ -90,10 +92,15 @@ def test_a_network_is_the_published_one_with_preprocessing_and_taps(name):
     assert [tap.stride for tap in backbone.taps if tap.name.startswith("stride")] == [4, 8, 16, 32]
     assert model.output is model.get_layer(backbone.final.layer).output
     taps = (*backbone.taps, backbone.final)
-    for tap in taps:
-        # What several taps need is what the deepest of them needs: each is computed from those before it.
-        layers = weight_layers(prune(model, taps[: taps.index(tap) + 1]), backbone.blocks)
+    for i, tap in enumerate(taps):
+        layers = weight_layers(prune(model, [tap]), backbone.blocks)
         assert tap.depth == (len(layers), len({layer.block for layer in layers}))
+        # What several taps need is what the deepest of them needs.
+        layers = weight_layers(prune(model, taps[: i + 1]), backbone.blocks)
+        assert max(tap.depth for tap in taps[: i + 1]) == (len(layers), len({layer.block for layer in layers}))
+    channels = describe_taps(prune(model, backbone.taps), backbone.taps)
+    ratios = [channels[f"expanded{s}"][2] / channels[f"stride{s}"][2] for s in (4, 8, 16, 32)]
+    assert (min(ratios) > 2) if WIDE_WITHIN.match(name) else ratios == [1, 1, 1, 1]
 
     found = [match[1] for layer in weighted(model) if (match := re.match(backbone.blocks, layer.name))]
     assert len(set(found)) == BLOCKS.get(name, len(set(found))) > 4
@@ -218,7 +225,7 @@ def test_a_narrower_mobilenet_has_narrower_taps():
     model, _ = backbone.build((64, 64))
     channels = describe_taps(prune(model, backbone.taps), backbone.taps)
     assert [channels[f"stride{stride}"][2] for stride in (4, 8, 16, 32)] == [8, 16, 32, 112]
-    assert [channels[f"expanded{stride}"][2] for stride in (8, 16, 32)] == [96, 192, 1280]
+    assert [channels[f"expanded{stride}"][2] for stride in (4, 8, 16, 32)] == [48, 96, 192, 1280]
 
 
 def test_every_network_is_listed_without_tensorflow():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlx.models.boxes import area, from_distances, giou, intersection, iou, suppress
+from tlx.models.boxes import area, from_distances, giou, intersection, iou, pairwise_iou, suppress
 
 coordinate = st.integers(-20, 60).map(float)
 box = st.tuples(coordinate, coordinate, st.integers(1, 50), st.integers(1, 50)).map(
@@ -99,3 +99,9 @@ def test_a_chain_that_needs_a_round_for_every_box(n):
 def test_overlap_of_exactly_the_threshold_survives():
     boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 5]]], np.float32)
     assert suppress(boxes, np.zeros((1, 2), np.int32), 0.5).numpy().all()
+
+
+@some
+@given(lists, lists)
+def test_pairwise_iou_is_that_of_each_pair(a, b):
+    np.testing.assert_array_equal(pairwise_iou(a, b).numpy(), iou(a[:, None], b[None]).numpy())

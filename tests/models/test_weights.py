@@ -220,10 +220,10 @@ def test_links_and_data_kept_outside_the_file_are_not_followed(tmp_path):
 def test_weights_are_imagenet_none_or_a_file(tmp_path):
     file = tmp_path / "w.weights.h5"
     file.touch()
-    assert weights_file("backbones.net", "imagenet", 0.9) is None
-    assert weights_file("backbones.net", None, 0.9) is None
-    assert weights_file("backbones.net", str(file), 0.9) == file
+    assert weights_file("backbones.net", "imagenet", "imagenet", 0.9) is None
+    assert weights_file("backbones.net", "imagenet", None, 0.9) is None
+    assert weights_file("backbones.net", "imagenet", str(file), 0.9) == file
     with pytest.raises(ModelError, match=r"backbones\.net\.weights = 'imagnet' is no file; did you mean 'imagenet'"):
-        weights_file("backbones.net", "imagnet", 0.9)
+        weights_file("backbones.net", "imagenet", "imagnet", 0.9)
     with pytest.raises(ModelError, match=r"min_restored = 90: expected a fraction"):
-        weights_file("backbones.net", str(file), 90)
+        weights_file("backbones.net", "imagenet", str(file), 90)

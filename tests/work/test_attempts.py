@@ -369,3 +369,31 @@ def test_workers_share_the_memory(experiment, tmp_path):
     made = Attempts(experiment, Memory(budget_gb=6.0), tmp_path / "a.gin", tmp_path / "log", sharing=3)
     assert made.limit.bytes == 2_000_000_000
     assert Need(1e9, 1e8).largest(64, made.limit.bytes, 1.0) == 10
+
+
+def attempts_of_a_search(experiment, tmp_path, **settings):
+    target = "freezes.last_layers.unfrozen"
+    return Attempts(experiment, Memory(**settings), tmp_path / "a.gin", tmp_path / "log", most={target: 9})
+
+
+def test_a_search_measures_once_where_even_the_most_leaves_room(experiment, tmp_path, machine):
+    made = attempts_of_a_search(experiment, tmp_path, budget_gb=2.0)
+    for unfrozen in (0, 4, 9):
+        made.train([f"freezes.last_layers.unfrozen = {unfrozen}"], tmp_path / "run", [], Listener())
+    assert [bindings[-1] for bindings in machine.probes] == ["freezes.last_layers.unfrozen = 9"]
+    assert machine.tried == [64, 64, 64]
+
+
+def test_a_search_measures_each_where_the_most_would_not_fit_whole(experiment, tmp_path, machine):
+    made = attempts_of_a_search(experiment, tmp_path, budget_gb=0.5)
+    for _ in range(2):
+        made.train(["freezes.last_layers.unfrozen = 4"], tmp_path / "run", [], Listener())
+    assert [bindings[-1][-1] for bindings in machine.probes] == ["9", "4"]
+    assert machine.tried == [31, 31]
+
+
+def test_what_a_backbone_has_less_of_is_measured_as_it_is(experiment, tmp_path, machine):
+    made = attempts_of_a_search(experiment, tmp_path, budget_gb=2.0)
+    made.most = {"freezes.last_layers.unfrozen": 900}
+    made.train(["freezes.last_layers.unfrozen = 4"], tmp_path / "run", [], Listener())
+    assert [bindings[-1][-1] for bindings in machine.probes] == ["4"]

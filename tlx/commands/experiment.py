@@ -66,6 +66,26 @@ def _lasting(text: str) -> list[str]:
     return [line for line in text.splitlines() if not _PASSING.match(line)]
 
 
+flags.DEFINE_string(
+    "tiles",
+    None,
+    "How large pictures are cut up: a tile's side in pixels, HEIGHTxWIDTH, or none; by default as the run has it.",
+)
+flags.register_validator(
+    "tiles",
+    lambda given: given is None or re.fullmatch(r"none|\d{1,6}(x\d{1,6})?", given),
+    "expected a side in pixels, such as 640, HEIGHTxWIDTH, or none",
+)
+
+
+def _tiles_binding() -> list[str]:
+    """Return the binding that --tiles stands for, if it is given."""
+    if FLAGS.tiles is None:
+        return []
+    side, _, width = FLAGS.tiles.partition("x")
+    return [f"run.tiles = {f'({side}, {width})' if width else side.capitalize()}"]
+
+
 def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     """Return the folder of a finished run, or of a search's winner, and the experiment that it is."""
     if not arguments:
@@ -76,7 +96,7 @@ def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     notice_unlisted(folder)
     best = json.loads((folder / "result.json").read_text()).get("best")
     # Not the winning trial's own configuration: a trial is told to keep away from the test split.
-    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
+    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings, *_tiles_binding()]
     try:
         experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
     except ConfigError as error:

@@ -25,6 +25,7 @@ from tlx.errors import TlxError
 from tlx.pipeline import Views, height_width
 from tlx.registry import Entry, commands
 from tlx.report.terminal import Terminal
+from tlx.tiles import tiles_of
 from tlx.tree import Node, walk
 
 for _name in ("format", "gin_bindings", "allow_imports", "out"):
@@ -143,7 +144,9 @@ def _views(experiment: Experiment, data: Any, size: tuple[int, int]) -> Views:
         config.build(one) if isinstance(one, Node) else one for one in (given if isinstance(given, tuple) else (given,))
     )
     resize, seed = experiment.value("run.resize"), experiment.value("run.seed")
-    return Views(data.train, size, augment, seed=seed, resize=resize)
+    tiles = tiles_of(config.build_value(experiment.value("run.tiles")))
+    cut = {"windows": tiles, "empty": tiles.empty} if tiles else {}
+    return Views(data.train, size, augment, seed=seed, resize=resize, **cut)
 
 
 def _reader(node: Node) -> str:

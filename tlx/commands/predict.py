@@ -11,7 +11,7 @@ from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import TlxError
 from tlx.registry import commands
 
-for _name in ("gin_bindings", "run_dir", "out", "allow_imports"):
+for _name in ("gin_bindings", "run_dir", "out", "allow_imports", "tiles"):
     flags.declare_key_flag(_name)
 flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this.", 0.0, 1.0)
 
@@ -23,7 +23,8 @@ def predict(arguments: list[str]) -> None:
     Folders are searched with those within them; what is hidden, and the results of tlx, are left out.
     Writes predictions.json, and every picture with what was found drawn, to --out or --run_dir (by default the
     folder `predictions` in RUN_DIR, or RUN_DIR-predictions beside it where RUN_DIR has no list of what tlx made).
-    Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture.
+    Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture. --tiles cuts large pictures into
+    overlapping windows, whatever the run was trained on; what several of them see of an object is told once.
     """
     folder, experiment = trained(arguments[:1])
     if len(arguments) < 2:
@@ -35,7 +36,9 @@ def predict(arguments: list[str]) -> None:
     inside = not chosen and ownership.kind(folder) is not None
     target = Path(chosen or (folder / "predictions" if inside else f"{folder}-predictions"))
     ownership.take(target, "predictions", within=folder if inside else None)
-    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    paths = [Path(argument) for argument in arguments[1:]]
+    must_cut = FLAGS.tiles not in (None, "none")
+    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut)
     for error in errors:
         CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
     CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)

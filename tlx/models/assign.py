@@ -8,7 +8,6 @@ import numpy as np
 
 from tlx.data.targets import ANY_CLASS
 from tlx.lazy import tf
-from tlx.models import boxes as geometry
 from tlx.models.head import Tensors
 
 
@@ -28,12 +27,15 @@ class Assignment(NamedTuple):
     """What each of n locations learns of m objects.
 
     `chosen` int32 [b, n] is the object, `positive` bool [b, n] whether there is one, and `counted` float32
-    [b, n, classes] is 0 where a class's score there is neither rewarded nor punished, and 1 elsewhere.
+    [b, n, classes] is 0 where a class's score there is neither rewarded nor punished, and 1 elsewhere. `quality`
+    float32 [b, n] is how well the location's prediction serves its object, 0..1, where the assigner says so: the score
+    to learn, and the weight of the box.
     """
 
     chosen: Any
     positive: Any
     counted: Any
+    quality: Any = None
 
 
 class Assigner(ABC):
@@ -41,44 +43,41 @@ class Assigner(ABC):
 
     @abstractmethod
     def __call__(self, locations: Locations, targets: Tensors, classes: int, predictions: Tensors | None = None) -> Any:
-        """Return the `Assignment` for the arrays of `tlx.tasks.detection`; it may look at a head's predictions."""
+        """Return the `Assignment` for the arrays of `tlx.tasks.detection`.
+
+        `predictions` are the head's present "boxes" [b, n, 4] in input pixels and "scores" [b, n, classes] in 0..1,
+        through which no gradient flows.
+        """
 
 
-@dataclass(frozen=True)
-class CentreSampling(Assigner):
-    """Each location near an object's centre learns it, the smallest one where there are several.
+def margins(locations: Locations, boxes: Any) -> tuple[Any, Any, Any, Any]:
+    """Return how far each box's left, top, right and bottom side is from each location: four tensors [b, n, m].
 
-    `radius` is how near, in strides; a level takes the objects that reach 4 to 8 of its strides from their
-    centres, and the outermost levels all that are smaller or larger. Source: Tian et al., FCOS, ICCV 2019.
+    All four are positive where the location is inside. They come side by side instead of as one tensor [b, n, m, 4],
+    whose reductions would take half the loss's time.
     """
+    x_min, y_min, x_max, y_max = (side[:, None] for side in tf.unstack(boxes, axis=-1))
+    x, y = locations.centres[:, :1], locations.centres[:, 1:]
+    return x - x_min, y - y_min, x_max - x, y_max - y
 
-    radius: float
 
-    def __call__(
-        self, locations: Locations, targets: Tensors, classes: int, predictions: Tensors | None = None
-    ) -> Assignment:
-        boxes, labels, ignore = targets["boxes"], targets["labels"], targets["ignore"]
-        centres, strides = locations.centres, locations.strides
-        # Side by side instead of as one tensor [b, n, m, 4], whose reductions would take half the loss's time.
-        x_min, y_min, x_max, y_max = (side[:, None] for side in tf.unstack(boxes, axis=-1))
-        left, right = centres[:, :1] - x_min, x_max - centres[:, :1]
-        top, bottom = centres[:, 1:] - y_min, y_max - centres[:, 1:]
-        inner = tf.minimum(tf.minimum(left, right), tf.minimum(top, bottom))
-        reach = tf.maximum(tf.maximum(left, right), tf.maximum(top, bottom)) / strides[:, None]
-        off = tf.maximum(tf.abs(left - right), tf.abs(top - bottom)) / 2
-        finest, coarsest = strides == strides.min(), strides == strides.max()
-        large_enough = (reach > 4) | finest[:, None]
-        small_enough = (reach <= 8) | coarsest[:, None]
-        real = ((labels >= 0) & ~ignore)[:, None]
-        near = off < self.radius * strides[:, None]
-        fits = (inner > 0) & near & large_enough & small_enough & real
-        # An object that slips between all locations is learnt by the nearest one, or it would count as background.
-        nearest = tf.one_hot(tf.argmin(off, 1), len(strides), True, False, axis=1, dtype=tf.bool)
-        fits |= nearest & real & ~tf.reduce_any(fits, 1, keepdims=True)
-        cost = tf.where(fits, geometry.area(boxes)[:, None], np.inf)
-        positive = tf.reduce_any(fits, -1)
-        matters = counted(inner > 0, positive, labels, ignore, classes)
-        return Assignment(tf.argmin(cost, -1, tf.int32), positive, matters)
+def within(locations: Locations, boxes: Any) -> tuple[Any, Any]:
+    """Return how deep each location is within each box, and how far from its centre, in pixels: [b, n, m] each.
+
+    The depth is negative outside; the distance is the larger one of both axes.
+    """
+    left, top, right, bottom = margins(locations, boxes)
+    inner = tf.minimum(tf.minimum(left, right), tf.minimum(top, bottom))
+    return inner, tf.maximum(tf.abs(left - right), tf.abs(top - bottom)) / 2
+
+
+def with_nearest(fits: Any, off: Any, real: Any) -> Any:
+    """Return `fits` bool [b, n, m] and, for each real object that no location fits, the one nearest to its centre.
+
+    An object that slips between all locations would count as background otherwise.
+    """
+    nearest = tf.one_hot(tf.argmin(off, 1), fits.shape[1], True, False, axis=1, dtype=tf.bool)
+    return fits | (nearest & real & ~tf.reduce_any(fits, 1, keepdims=True))
 
 
 def counted(inside: Any, positive: Any, labels: Any, ignore: Any, classes: int) -> Any:

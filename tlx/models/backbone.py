@@ -8,6 +8,10 @@ from typing import Any, Literal, NamedTuple
 from tlx.errors import MisfitError, suggest
 from tlx.models.weights import Restored
 
+# Which of a stride's taps a head takes: the end of its last block, or the widest activation.
+Form = Literal["ends", "expanded"]
+_FORMS = {"ends": "stride", "expanded": "expanded"}
+
 
 class Depth(NamedTuple):
     """How many weight layers and blocks a network has up to a tap: what a freeze policy counts, its own included."""
@@ -42,7 +46,7 @@ class Backbone:
     random ones, which `pretrained=False` asks for.
 
     `taps` are the places that feed a head, those of a finer stride first; where there are several at one stride,
-    the first is the one that serves a feature pyramid: the end of the last block at that stride. `final` is behind
+    the first is the one that a feature pyramid takes unless its head says which `Form` it wants. `final` is behind
     the network's last layer. `blocks` is a regular expression; layers whose names give the same text for its first
     group form one block, and any other layer belongs to the block before it.
     """
@@ -57,31 +61,42 @@ class Backbone:
 def tap_table(
     ends: Mapping[int, str],
     final: str | None = None,
-    expansion: str | None = None,
+    wide: Mapping[int, str] | None = None,
     depths: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[tuple[Tap, ...], Tap]:
     """Return a backbone's `taps` and `final` from the names of its layers.
 
-    `ends` names by stride the layers that end a stage, finest first: the taps "stride4", "stride8" and so on. `final`
-    names the network's last layer where that is not the last of `ends`. A network of inverted residual blocks has
-    "expanded" taps as well, from stride 8 on: the wide activation in the first block of the next stage, which is still
-    at this stride, and at the last stride that of `final`. `expansion` is the part of its name behind the block's.
-    `depths` are those of all taps in order, `final` last.
+    `ends` names by stride the layers that end a stage, finest first: the taps "stride4", "stride8" and so on. `wide`
+    names by stride the widest activations, which are within blocks: the taps "expanded4", "expanded8" and so on. Where
+    a network has none, because its blocks end as wide as they get, these are the ends, too. `final` names the
+    network's last layer where that is not the last of `ends`. `depths` are those of all layers named, in the order of
+    the taps, `final` last.
+    """
+    last = max(ends)
+    behind = Tap("final", last, final or ends[last])
+    pairs = [(stride, end, (wide or ends)[stride]) for stride, end in ends.items()]
+    taps = [
+        tap
+        for stride, end, widest in pairs
+        for tap in (Tap(f"stride{stride}", stride, end), Tap(f"expanded{stride}", stride, widest))
+    ]
+    if depths:
+        layers = dict.fromkeys(tap.layer for tap in (*taps, behind))
+        known = dict(zip(layers, depths, strict=True))
+        *taps, behind = (replace(tap, depth=Depth(*known[tap.layer])) for tap in (*taps, behind))
+    return tuple(taps), behind
+
+
+def expansions(ends: Mapping[int, str], final: str, part: str) -> dict[int, str]:
+    """Return the `wide` of `tap_table` for a network of inverted residual blocks.
+
+    At each stride that is the activation in the first block of the next stage, which has not halved yet, and at the
+    last one that of `final`. `part` is what its name has behind the block's.
 
     Source: Liu et al., SSD, ECCV 2016, as the TensorFlow Object Detection API has it on MobileNets.
     """
     last = max(ends)
-    behind = Tap("final", last, final or ends[last])
-    taps = []
-    for stride, layer in ends.items():
-        taps.append(Tap(f"stride{stride}", stride, layer))
-        # At stride 4 some families expand and halve in one convolution.
-        if expansion and stride >= 8:
-            wide = behind.layer if stride == last else f"{_next_block(layer)}_{expansion}"
-            taps.append(Tap(f"expanded{stride}", stride, wide))
-    if depths:
-        *taps, behind = (replace(tap, depth=Depth(*depth)) for tap, depth in zip((*taps, behind), depths, strict=True))
-    return tuple(taps), behind
+    return {stride: final if stride == last else f"{_next_block(end)}_{part}" for stride, end in ends.items()}
 
 
 def _next_block(layer: str) -> str:
@@ -90,24 +105,30 @@ def _next_block(layer: str) -> str:
     return f"{prefix}{int(number) + 1}{letter and 'a'}"
 
 
-def choose_taps(taps: Sequence[Tap], wanted: Iterable[int | str], owner: str) -> tuple[Tap, ...]:
-    """Return the taps that are wanted, in that order: by name, or by stride, which means the first at that stride.
+def choose_taps(
+    taps: Sequence[Tap], wanted: Iterable[int | str], owner: str, form: Form | None = None
+) -> tuple[Tap, ...]:
+    """Return the taps that are wanted, in that order: by name, or by stride.
 
-    `owner` is who wants them, such as "heads.fcos.strides", for messages.
+    At a stride that is the one of this form, or the first where no form is given. `owner` is who wants them, such as
+    "heads.fcos.strides", for messages.
 
     Raises:
       MisfitError: there is no such tap.
     """
+    formed = [tap for tap in taps if form is None or tap.name == f"{_FORMS[form]}{tap.stride}"]
     found = []
     for want in wanted:
-        tap = next((tap for tap in taps if want in (tap.name, tap.stride)), None)
+        there = taps if isinstance(want, str) else formed
+        tap = next((tap for tap in there if want in (tap.name, tap.stride)), None)
         if tap is None:
             if isinstance(want, str):
                 offered = ", ".join(f"{tap.name} (stride {tap.stride})" for tap in taps)
                 what = f"tap {want!r}{suggest(want, [tap.name for tap in taps])}; it has {offered}"
             else:
-                offered = ", ".join(map(str, dict.fromkeys(tap.stride for tap in taps)))
-                what = f"tap at stride {want}; it has taps at strides {offered}"
+                offered = ", ".join(map(str, dict.fromkeys(tap.stride for tap in there))) or "none"
+                kind = f" of the form {form!r}" if form else ""
+                what = f"tap{kind} at stride {want}; it has taps{kind} at strides {offered}"
             raise MisfitError(f"{owner}: the backbone has no {what}")
         found.append(tap)
     return tuple(found)

@@ -13,12 +13,14 @@ class Suppression:
     """What is kept of a detector's dense predictions.
 
     At most `max_detections` of a picture, none scored under `min_score`, and none of a class overlapping a
-    better one by more than `iou`.
+    better one by more than `iou`. With `voting` under 1, the box of each is the mean of those of its class that overlap
+    it by more than `voting`, itself among them.
     """
 
     max_detections: int
     min_score: float
     iou: float
+    voting: float = 1.0
 
     def __call__(self, dense: Tensors) -> dict[str, Any]:
         """Return boxes [b, k, 4], scores [b, k], labels int32 [b, k] and every further array gathered alike.
@@ -36,12 +38,14 @@ class Suppression:
         flat = tf.reshape(dense["boxes"], [-1, locations * (1 if shared else classes), 4])
         boxes = tf.gather(flat, place if shared else index, batch_dims=1)
         kept = geometry.suppress(boxes, labels, self.iou) & (scores >= self.min_score)
-        scores, best = tf.math.top_k(tf.where(kept, scores, 0.0), min(self.max_detections, candidates))
+        top, best = tf.math.top_k(tf.where(kept, scores, 0.0), min(self.max_detections, candidates))
         found = {
             "boxes": tf.gather(boxes, best, batch_dims=1),
-            "scores": scores,
+            "scores": top,
             "labels": tf.gather(labels, best, batch_dims=1),
         }
+        if self.voting < 1:
+            found["boxes"] = geometry.vote(found["boxes"], found["labels"], boxes, labels, scores, self.voting)
         at = tf.gather(place, best, batch_dims=1)
         more = {name: tf.gather(array, at, batch_dims=1) for name, array in dense.items() if name not in found}
         return found | more

@@ -20,7 +20,7 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 class Network:
     """One row: a network of keras.applications and the names of its layers that tlx needs.
 
-    `module` holds its preprocessing; `ends`, `final` and `expansion` are those of `tap_table`, `blocks` that of
+    `module` holds its preprocessing; `ends`, `final` and `wide` are those of `tap_table`, `blocks` that of
     `Backbone`. `scalable` networks take a width multiplier. In `merging` ones the layer that names a block closes it
     instead of opening it. `smallest` is the least side in pixels, down to which its own padding leaves something.
     """
@@ -31,7 +31,7 @@ class Network:
     ends: Mapping[int, str]
     blocks: str
     final: str | None = None
-    expansion: str | None = None
+    wide: Mapping[int, str] | None = None
     scalable: bool = False
     merging: bool = False
     smallest: int = 32
@@ -168,7 +168,7 @@ def _name_activations(network: Network, model: Any, names: dict[str, str]) -> No
     last = model.outputs[0]._keras_history.operation
     if last.name in names and not last.weights:
         names[last.name] = "final_activation"
-    if network.expansion:
+    if network.wide:
         for operation in model.operations:
             if operation.name in names and isinstance(operation, (keras.layers.Activation, keras.layers.ReLU)):
                 before = operation.input._keras_history.operation

@@ -57,23 +57,23 @@ class Restored:
         return ("missing", self.missing), ("mismatched", self.mismatched)
 
 
-def weights_file(owner: str, weights: str | None, min_restored: float) -> Path | None:
-    """Return the file that a backbone's `weights` names; None where it says "imagenet" or None (random).
+def weights_file(owner: str, published: str, weights: str | None, min_restored: float) -> Path | None:
+    """Return the file that a backbone's `weights` names; None where it says `published` or None (random).
 
-    `owner` is the backbone's registered name, for messages.
+    `owner` is the backbone's registered name, for messages, and `published` what its published weights are called.
 
     Raises:
       ModelError: no such file, or `min_restored` is not within 0..1.
     """
     if not 0 <= min_restored <= 1:
         raise ModelError(f"{owner}.min_restored = {min_restored}: expected a fraction from 0 to 1")
-    if weights is None or weights == "imagenet":
+    if weights in (None, published):
         return None
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ModelError(
-            f"{owner}.weights = {weights!r} is no file{suggest(weights, ['imagenet'])}; "
-            "expected 'imagenet', None for random weights, or the path of a .weights.h5, .keras or .h5 file"
+            f"{owner}.weights = {weights!r} is no file{suggest(weights, [published])}; "
+            f"expected {published!r}, None for random weights, or the path of a .weights.h5, .keras or .h5 file"
         )
     return path
 

@@ -21,18 +21,18 @@ def augmented(views: Views, count: int) -> list[tuple[str, Image.Image]]:
 
 
 def _drawn(views: Views, count: int) -> Iterator[tuple[str, Image.Image]]:
-    pictures = len(views.dataset)
+    parts = views.parts
     # Spread over the dataset; the rest stands in for pictures that cannot be opened.
-    spread = dict.fromkeys(np.linspace(0, pictures - 1, min(count, pictures)).round().astype(int).tolist())
-    order = [*spread, *(i for i in range(pictures) if i not in spread)]
+    spread = dict.fromkeys(np.linspace(0, len(parts) - 1, min(count, len(parts))).round().astype(int).tolist())
+    order = [*spread, *(i for i in range(len(parts)) if i not in spread)]
     names = [printable(name)[:40] for name in views.dataset.classes]
     for number in range(count):
-        for index in order:
+        for part in (parts[i] for i in order):
             with suppress(DataError):
-                caption = f"{printable(views.dataset.examples[index].image.name)}, view {number}"
-                yield caption, _annotated(views, index, number, names)
+                caption = f"{printable(views.dataset.examples[part[0]].image.name)}, view {number}"
+                yield caption, _annotated(views, Unit(*part, number), names)
 
 
-def _annotated(views: Views, index: int, number: int, names: Sequence[str]) -> Image.Image:
-    (picture,), targets = views.element(Unit(index, view=number))
+def _annotated(views: Views, unit: Unit, names: Sequence[str]) -> Image.Image:
+    (picture,), targets = views.element(unit)
     return views.task.draw_arrays(Image.fromarray(picture), targets, names)

@@ -35,6 +35,12 @@ class Space:
         """The names as `bounds` has them, by what they mean in full."""
         return {full_target(name): name for name in self.bounds}
 
+    @property
+    def most(self) -> dict[str, int]:
+        """The largest whole numbers of what is varied over a range of such, by their targets in full."""
+        ints = {full_target(name): bounds for name, bounds in self.bounds.items() if bounds[0] == "int"}
+        return {target: bounds[2] for target, bounds in ints.items()}
+
     def choose(self, ask: Callable[[str, tuple], Any]) -> dict[str, Any]:
         """Return what `ask` answers to (name, bounds), by name, for each name that has a meaning given its answers."""
         chosen: dict[str, Any] = {}

@@ -56,9 +56,11 @@ class Study:
         self.experiment, self.search, self.host, self.display = experiment, search, host, display
         self.folder = host.folder
         self.states = quiet_optuna().trial.TrialState
+        self.space = space_of(experiment, search)
         memory = build(experiment.trees["run"].arguments["memory"])
+        file = self.folder / _CONFIG
         self.attempts = [
-            Attempts(experiment, memory, self.folder / _CONFIG, self.folder / f"worker-{i}.log", search.workers)
+            Attempts(experiment, memory, file, self.folder / f"worker-{i}.log", search.workers, self.space.most)
             for i in range(search.workers)
         ]
         with host.alone():
@@ -71,7 +73,6 @@ class Study:
         # The share of its updates that each trial of this driver has done, and when that was shown last.
         self._shares: dict[int, float] = {}
         self._shown = time.monotonic()
-        self.space = space_of(experiment, search)
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
         self.study.set_user_attr(OBJECTIVES, list(search.objectives))

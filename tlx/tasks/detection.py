@@ -25,8 +25,11 @@ PADDING = -2
 _OWN = ("boxes", "scores", "labels")
 # Boxes of one class that agree by more than this IoU are of one object, where several windows saw them.
 _ALIKE = 0.5
-# A box that comes so near to the end of its window, in pixels, is cut there.
-_EDGE = 1.0
+# A box that comes so near to the end of its window, in pixels or as a share of its side, goes on beyond it. A network
+# that sees only a part of an object does not end it at the very edge.
+_EDGE, _NEAR = 1.0, 0.1
+# How much a box counts that its window cuts, beside one that is seen whole, where one of them is to stand for both.
+_CUT_TRUST = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,18 +123,21 @@ class Detection(Task):
     def join(self, predictions: Sequence[Detections]) -> Detections:
         """Return what was found, best first, and of what several predictions found, the best.
 
-        That is greedy non-maximum suppression within each class. A box that its window cuts is compared in what that
-        window shows, and what is cut off is taken from the others.
+        That is greedy non-maximum suppression within each class; what is kept has the best score of its group. A box
+        that its window cuts gives way to those that are seen whole; it is compared in what that window shows, and what
+        is cut off is taken from the others.
         """
-        scores = np.concatenate([one.scores for one in predictions])
-        best = np.argsort(-scores, kind="stable")
 
         def together(arrays: Iterable[np.ndarray]) -> np.ndarray:
-            return np.concatenate(list(arrays))[best]
+            return np.concatenate(list(arrays))
 
-        boxes, labels = together(one.boxes for one in predictions), together(one.labels for one in predictions)
-        source = together(np.full(len(one), i) for i, one in enumerate(predictions))
-        cuts = _cuts(boxes, np.array([one.window for one in predictions])[source])
+        boxes, scores = together(one.boxes for one in predictions), together(one.scores for one in predictions)
+        source = np.repeat(np.arange(len(predictions)), [len(one) for one in predictions])
+        cuts = _cuts(boxes, np.array([one.window for one in predictions]), source)
+        trust = np.where(np.isfinite(cuts).any(1), _CUT_TRUST, 1.0)
+        first = np.argsort(-scores * trust, kind="stable")
+        boxes, scores, source, cuts = boxes[first], scores[first], source[first], cuts[first]
+        labels = together(one.labels for one in predictions)[first]
         kept, waiting = [], np.ones(len(boxes), np.bool_)
         for i in range(len(boxes)):
             if not waiting[i]:
@@ -143,9 +149,11 @@ class Detection(Task):
             while len(same := _same(boxes, cuts, i, np.flatnonzero(others & waiting))):
                 # What is completed may agree with what a third window shows.
                 boxes[i], cuts[i] = _completed(boxes[i], cuts[i], boxes[same], cuts[same])
+                scores[i] = max(scores[i], scores[same].max())
                 waiting[same] = False
-        extra = {name: together(one.extra[name] for one in predictions)[kept] for name in predictions[0].extra}
-        return Detections(boxes[kept], scores[best][kept], labels[kept], extra)
+        kept = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
+        extra = {name: together(one.extra[name] for one in predictions)[first][kept] for name in predictions[0].extra}
+        return Detections(boxes[kept], scores[kept], labels[kept], extra)
 
     def draw(
         self,
@@ -199,10 +207,16 @@ class Detection(Task):
         return check_boxes(patient)
 
 
-def _cuts(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Return [n, 4] where the window of each box cuts it, and infinity at the sides where it does not."""
-    reaches = np.abs(boxes - windows) <= _EDGE
-    return np.where(reaches, windows, [-math.inf, -math.inf, math.inf, math.inf])
+def _cuts(boxes: np.ndarray, windows: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Return [n, 4] where the window of each box cuts it, and infinity at the sides where it does not.
+
+    `windows` [m, 4] are those of all predictions, and `source` [n] says which one is a box's.
+    """
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    near = np.abs(boxes - windows[source]) <= np.maximum(_EDGE, _NEAR * sides)
+    # At the ends of the picture nothing goes on.
+    inner = windows != np.concatenate([windows[:, :2].min(0), windows[:, 2:].max(0)])
+    return np.where(near & inner[source], windows[source], [-math.inf, -math.inf, math.inf, math.inf])
 
 
 def _same(boxes: np.ndarray, cuts: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
@@ -219,6 +233,7 @@ def _same(boxes: np.ndarray, cuts: np.ndarray, one: int, others: np.ndarray) -> 
 
 def _completed(box: np.ndarray, cut: np.ndarray, others: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a box that reaches as far as others [n, 4] of its object where it is cut, and where it is cut then."""
+    others, cuts = np.vstack([box, others]), np.vstack([cut, cuts])
     farthest = np.array([*others[:, :2].argmin(0), *others[:, 2:].argmax(0)])
     reach, sides = others[farthest, range(4)], np.isfinite(cut)
     return np.where(sides, reach, box), np.where(sides, cuts[farthest, range(4)], cut)

@@ -1,6 +1,6 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,21 @@ _WITHOUT = ("fit", "seed", "judge", "evaluator", "metric", "augment", "resize", 
 class Attempts:
     """Runs experiments in a worker process, each as often as its memory demands, and never too large.
 
-    `sharing` is how many such processes share the memory. Listeners are told of
-    what the runs tell, and of what is decided here.
+    `sharing` is how many such processes share the memory, and `most` the largest values that runs may have of what
+    takes more memory the larger it is, by their targets in full. Listeners are told of what the runs tell, and of what
+    is decided here.
     """
 
-    def __init__(self, experiment: Experiment, settings: Memory, file: Path, log: Path, sharing: int = 1):
-        self.experiment, self.settings = experiment, settings
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: Memory,
+        file: Path,
+        log: Path,
+        sharing: int = 1,
+        most: Mapping[str, int] | None = None,
+    ):
+        self.experiment, self.settings, self.most = experiment, settings, most or {}
         whole = settings.limit()
         self.limit = Limit(whole.bytes // sharing, whole.why + (f", shared by {sharing}" if sharing > 1 else ""))
         watched = settings.resident()
@@ -65,7 +74,8 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        needs = self._needs(experiment, bindings, listener) or UNKNOWN * _phases(experiment)
+        needs = self._most_needed(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
+        needs = needs or UNKNOWN * _phases(experiment)
         micros = self._fitting(experiment, needs, listener)
         while all(micros) and not self._stopped:
             outcome = self.hand.do("train", [*bindings, *more], listener, folder=folder, micros=micros)
@@ -103,6 +113,29 @@ class Attempts:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
         return self._needs(self.experiment.with_bindings(bindings), bindings, listener)
 
+    def _most_needed(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+        """Return the needs of a run like this with the most that trains, if even those leave room for the whole batch.
+
+        So a search measures once, and not for each number of layers.
+        """
+        node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
+        target = f"{node.target}.{node.entry.grows}" if node else ""
+        if self.most.get(target, 0) <= (experiment.value(target) if node else 0):
+            return None
+        if self.ledger.get(kind(describe(experiment))):
+            return None
+        larger = [*bindings, f"{target} = {self.most[target]}"]
+        try:
+            needs = self._needs(self.experiment.with_bindings(larger), larger, listener)
+        except ConfigError:
+            # Not every alternative of a search has as much that could train.
+            return None
+        wanted = _wanted(experiment)
+        fits = needs and all(
+            need.fixed and need.largest(wanted, self.limit.bytes, self.settings.margin) == wanted for need in needs
+        )
+        return needs if fits else None
+
     def _needs(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
         what = describe(experiment)
         known = self.ledger.get(kind(what))
@@ -133,8 +166,7 @@ class Attempts:
 
     def _fitting(self, experiment: Experiment, needs: tuple[Need, ...], listener: Listener) -> list[int]:
         """Return the micro-batch of each phase, and tell what is predicted of them if they all fit."""
-        batch = experiment.value("fit.batch_size")
-        wanted = min(batch, experiment.value("fit.micro_batch") or batch)
+        batch, wanted = experiment.value("fit.batch_size"), _wanted(experiment)
         micros = [need.largest(wanted, self.limit.bytes, self.settings.margin) for need in needs]
         for phase, (need, micro) in enumerate(zip(needs, micros, strict=True)):
             if need.fixed and all(micros):
@@ -219,6 +251,12 @@ def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
     for node in walk([experiment.trees["run"]]):
         if node.entry.smaller:
             yield from node.entry.smaller(**given(node, node.entry.smaller))
+
+
+def _wanted(experiment: Experiment) -> int:
+    """Return how many examples are to be taken at once, if they fit."""
+    batch = experiment.value("fit.batch_size")
+    return min(batch, experiment.value("fit.micro_batch") or batch)
 
 
 def _phases(experiment: Experiment) -> int:

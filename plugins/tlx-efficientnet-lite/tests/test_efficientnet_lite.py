@@ -130,6 +130,7 @@ def test_expanded_taps_are_at_their_strides_at_any_size(size):
     assert all(row[:2] == tuple(-(-side // row[3]) for side in size) for row in described.values())
     wide = {name: (channels, stride) for name, (_, _, channels, stride) in described.items() if "stride" not in name}
     blocks = {name: wide.pop(name) for name in list(wide) if name.startswith("block")}
+    assert wide.pop("expanded4") == (144, 4)
     assert wide == {"expanded8": (240, 8), "expanded16": (672, 16), "expanded32": (1280, 32), "final": (1280, 32)}
     assert blocks["block4a_expand"] == (240, 8)
     assert blocks["block4a_depthwise"] == (240, 16)

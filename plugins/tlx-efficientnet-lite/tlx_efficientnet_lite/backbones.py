@@ -59,7 +59,7 @@ def _said(variant: Variant) -> dict[str, Any]:
     smaller = "efficientnet_lite0" if variant is not LITE0 else "mobilenet_v3_small"
     alternative = [f"run.backbone = @backbones.{smaller}()"], [f"backbones.{smaller}.weights = None"]
     return {
-        "check": partial(weights_file, f"backbones.{variant.name}"),
+        "check": partial(weights_file, f"backbones.{variant.name}", "imagenet"),
         "ready": partial(_ready, variant),
         "smaller": lambda: [alternative],
     }
@@ -97,7 +97,7 @@ def efficientnet_lite2(weights: str | None = "imagenet", min_restored: float = 0
 
 
 def _backbone(variant: Variant, weights: str | None, min_restored: float) -> Backbone:
-    path = weights_file(f"backbones.{variant.name}", weights, min_restored)
+    path = weights_file(f"backbones.{variant.name}", "imagenet", weights, min_restored)
     build = partial(_build, variant, path, weights == "imagenet", min_restored)
     return Backbone(variant.name, build, *network.taps(variant.width, variant.depth), network.BLOCKS)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tlx.lazy import keras
-from tlx.models.backbone import Depth, Tap, tap_table
+from tlx.models.backbone import Depth, Tap, expansions, tap_table
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def taps(width: float, depth: float) -> tuple[tuple[Tap, ...], Tap]:
     """
     ends = {block.name[5]: block.output for block in blocks(width, depth)}
     stages = {4: ends["2"], 8: ends["3"], 16: ends["5"], 32: ends["7"]}
-    taps, final = tap_table(stages, "top_relu6", "expand_relu6")
+    taps, final = tap_table(stages, "top_relu6", expansions(stages, "top_relu6", "expand_relu6"))
     depths = _depths(width, depth)
     *known, final = (replace(tap, depth=depths[tap.layer]) for tap in (*taps, *_wide(width, depth), final))
     return tuple(sorted(known, key=lambda tap: tap.stride)), final

@@ -11,8 +11,8 @@ from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations, counted
 from tlx.models.backbone import choose_taps
 from tlx.models.head import BuiltHead, Head
-from tlx.models.heads.fcos import locations
 from tlx.models.postprocess import Suppression
+from tlx.models.pyramid import locations
 
 # Width and height of each location's anchors, in strides.
 SHAPES = np.array([(3, 3), (4, 2), (2, 4)], np.float32)

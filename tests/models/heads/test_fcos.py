@@ -7,10 +7,12 @@ from tlx import policies
 from tlx.data.targets import ANY_CLASS
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
-from tlx.models.assign import CentreSampling
+from tlx.models.assigners.centre_sampling import CentreSampling
+from tlx.models.backbone import Backbone, tap_table
 from tlx.models.boxes import iou
 from tlx.models.head import TapShape
-from tlx.models.heads.fcos import BuiltFcos, Fcos, locations
+from tlx.models.heads.fcos import BuiltFcos, Fcos
+from tlx.models.pyramid import locations
 from tlx.pipeline import Unit
 from tlx.predict import predict
 from tlx.tasks.detection import PADDING
@@ -19,6 +21,13 @@ SIZE = (128, 128)
 SHAPES = [TapShape(16, 16, 8, 8), TapShape(8, 8, 12, 16), TapShape(4, 4, 16, 32)]
 LOCATIONS = 16 * 16 + 8 * 8 + 4 * 4
 SETTINGS = Fcos(channels=16, depth=1)
+
+
+def test_the_form_of_its_taps_is_the_backbones_unless_it_says_another():
+    taps, final = tap_table({8: "a", 16: "b"}, wide={8: "c", 16: "d"})
+    backbone = Backbone("own", None, taps[::-1], final, "")
+    chosen = {form: [tap.layer for tap in Fcos(strides=(8, 16), taps=form).select(backbone)] for form in (None, "ends")}
+    assert chosen == {None: ["c", "d"], "ends": ["a", "b"]}
 
 
 def built(shapes=SHAPES, size=SIZE, settings=SETTINGS):
@@ -139,7 +148,7 @@ def test_an_object_of_any_size_has_locations_that_learn_it(side):
 
 def test_the_smaller_of_two_objects_is_learnt_where_they_overlap():
     large, small = ((0, 0, 60, 60), 0, False), ((20, 20, 40, 40), 1, False)
-    chosen, positive, _ = CentreSampling(1.5)(HEAD.locations, targets([large, small]), 2)
+    chosen, positive, *_ = CentreSampling(1.5)(HEAD.locations, targets([large, small]), 2)
     of_small = inside(small[0]) & positive.numpy()[0]
     assert (chosen.numpy()[0][of_small & (HEAD.locations.strides == 8)] == 1).all()
 
@@ -236,7 +245,7 @@ def test_it_learns_to_find_what_is_drawn(draw, assemble, part):
 def test_an_object_between_all_locations_is_learnt_by_the_nearest():
     head = built([TapShape(8, 8, 1, 8), TapShape(4, 4, 1, 16), TapShape(2, 2, 1, 32)], (64, 64))
     rows = [((9.0, 9.0, 11.0, 11.0), 0, False), ((8.0, 8.0, 40.0, 40.0), 1, False)]
-    chosen, positive, _ = CentreSampling(1.5)(head.locations, targets(rows), 2)
+    chosen, positive, *_ = CentreSampling(1.5)(head.locations, targets(rows), 2)
     at = np.flatnonzero(positive[0].numpy() & (chosen[0].numpy() == 0))
     assert head.locations.centres[at].tolist() == [[12.0, 12.0]]
 
@@ -246,5 +255,5 @@ def test_a_level_learns_what_reaches_no_further_than_eight_of_its_strides(reach,
     head = built([TapShape(50, 50, 1, 8), TapShape(25, 25, 1, 16), TapShape(13, 13, 1, 32)], (400, 400))
     # Its centre is that of a cell of stride 8.
     box = (204 - reach, 204 - reach, 204 + reach, 204 + reach)
-    _, positive, _ = CentreSampling(0.5)(head.locations, targets([(box, 0, False)]), 1)
+    _, positive, *_ = CentreSampling(0.5)(head.locations, targets([(box, 0, False)]), 1)
     assert (positive[0].numpy() & (head.locations.strides == 8)).any() == learns

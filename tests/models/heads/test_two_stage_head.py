@@ -17,8 +17,8 @@ from tlx.models.backbone import choose_taps
 from tlx.models.detector import build
 from tlx.models.graph import weight_layers
 from tlx.models.head import BuiltHead, Head
-from tlx.models.heads.fcos import locations
 from tlx.models.postprocess import Suppression
+from tlx.models.pyramid import locations
 from tlx.pipeline import Unit
 
 # Width and height of each location's anchors, in strides.

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 from tlx.errors import ModelError, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
-from tlx.models.assign import CentreSampling, Locations
+from tlx.models.assign import Locations
+from tlx.models.assigners.centre_sampling import CentreSampling
 from tlx.models.backbone import choose_taps
 from tlx.models.head import BuiltHead, Head
-from tlx.models.heads.fcos import locations
 from tlx.models.postprocess import Suppression
+from tlx.models.pyramid import locations
 from tlx.registry import heads
 
 
@@ -76,7 +77,7 @@ class BuiltKeypointHead(BuiltHead):
             raise ModelError(f"heads.keypoints.points = {self.settings.points}: the data's objects have {has} points")
         # The assigner is that of detectors, to which no object is to be ignored.
         boxes = {**targets, "ignore": tf.zeros_like(targets["labels"], tf.bool)}
-        chosen, positive, _ = CentreSampling(1.5)(self.locations, boxes, self.classes)
+        chosen, positive, *_ = CentreSampling(1.5)(self.locations, boxes, self.classes)
         true = {name: tf.gather(array, chosen, batch_dims=1) for name, array in targets.items()}
         weight = tf.cast(positive, tf.float32)
         wanted = tf.one_hot(tf.where(positive, true["labels"], -1), self.classes)
