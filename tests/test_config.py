@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlx import config, ginfile, registry
-from tlx.errors import ConfigError
+from tlx.errors import ConfigError, ModelError
+from tlx.freeze import Freeze, Phase
 
 GOOD = """\
 DATA = '/data'
@@ -306,3 +307,23 @@ def test_every_value_survives_being_written_and_read(value):
 def test_no_text_brings_the_parser_down(text):
     with contextlib.suppress(ConfigError):
         ginfile.read((), [text])
+
+
+def test_what_is_not_installed_is_refused_only_where_it_is_asked_about(monkeypatch):
+    registry.discover()
+    monkeypatch.setattr(registry.freezes, "entries", dict(registry.freezes.entries))
+
+    def lacking(parts):
+        raise ModelError(f"freezes.own needs {parts} parts: pip install parts")
+
+    @registry.freezes.register("own", ready=lacking)
+    def own(parts: int) -> Freeze:
+        """So many parts."""
+        return Freeze("own", (Phase(1.0, lambda layers: [False] * len(layers)),))
+
+    minimal = Path(__file__).parent / "minimal.gin"
+    space = "{'run.freeze': ('choice', @freezes.last_layers(), @freezes.own())}"
+    experiment = config.load([minimal], [f"search.space = {space}", "freezes.own.parts = 3"])
+    with pytest.raises(ConfigError, match="needs 3 parts: pip install parts"):
+        config.refuse_unready(experiment)
+    config.refuse_unready(config.load([minimal]))

@@ -24,8 +24,8 @@ engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
 learner history looks fit evaluate predict
 report.histogram report.augmented report.inspection report.overview report.page
-report.tensorboard report.runlog report.terminal
-runfolder phases run probe work
+report.tensorboard report.runlog report.terminal report.pareto
+runfolder phases run probe costs work
 inference search
 commands cli __main__
 """

@@ -158,6 +158,19 @@ def _check(node: Node) -> None:
         node.entry.together(**build_value(given(node, node.entry.together), None))
 
 
+def refuse_unready(experiment: Experiment) -> None:
+    """Raise a ConfigError if something that the experiment, or an alternative of its search, needs is not installed."""
+    lacking = {}
+    for node in (node for tree in experiment.trees.values() for node in walk([tree])):
+        if node.entry.ready and not node.lacks:
+            try:
+                node.entry.ready(**given(node, node.entry.ready))
+            except TlxError as error:
+                lacking[str(error)] = None
+    if lacking:
+        raise ConfigError("\n".join(lacking))
+
+
 def _made_of_factories(node: Node) -> bool:
     return any(node.quoted or not inner.quoted for inner in walk(list(node.arguments.values())))
 

@@ -28,6 +28,9 @@ class Entry:
         a configuration is refused before any data is read.
       together: the same, but factories among the arguments are given as what they make. For parts that are each
         right and may not go together; what it takes must be made in no time, without TensorFlow and without data.
+      ready: a function that takes some of the arguments, by their names, and raises a TlxError where something that
+        training with them needs is not installed, such as a package of weights. `tlx check`, `train` and `search` ask,
+        alternatives of a search among the rest; what only predicts does not.
       smaller: a function that takes some of the arguments, by their names, and yields alternatives that take less
         memory: (bindings, further bindings that only measuring them needs), each a list of str.
       grows: the name of the argument along which `tlx memory` makes its rows, such as a number of layers.
@@ -42,6 +45,7 @@ class Entry:
     sniff: Callable[[Path], Any] | None = None
     check: Callable[..., None] | None = None
     together: Callable[..., None] | None = None
+    ready: Callable[..., None] | None = None
     smaller: Callable[..., Iterable[tuple[list[str], list[str]]]] | None = None
     grows: str | None = None
     root: bool = False

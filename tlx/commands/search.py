@@ -10,6 +10,7 @@ from tlx import config
 from tlx.commands.experiment import load, print_result, run_dir
 from tlx.commands.shared import CONSOLE, FLAGS, server
 from tlx.errors import ConfigError
+from tlx.evaluate.choose import evaluator_of
 from tlx.evaluate.evaluator import in_words
 from tlx.registry import commands
 
@@ -40,6 +41,7 @@ def search(arguments: list[str]) -> None:
     from tlx.search import space, study  # noqa: PLC0415
 
     space.check(experiment, settings)
+    config.refuse_unready(experiment)
     if FLAGS.storage and FLAGS.overwrite:
         raise ConfigError(
             "--overwrite does not reach what other hosts work on; give --study_name and another --run_dir"
@@ -50,10 +52,10 @@ def search(arguments: list[str]) -> None:
     folder = run_dir(experiment, "search")
     with Terminal(CONSOLE) as terminal:
         result = study.search(experiment, settings, folder, terminal, shared, FLAGS.study_name)
-    _print_best(experiment, result, folder)
+    _print_best(experiment, settings, result, folder)
 
 
-def _print_best(experiment: config.Experiment, result: dict[str, Any], folder: Path) -> None:
+def _print_best(experiment: config.Experiment, settings: Any, result: dict[str, Any], folder: Path) -> None:
     best = result["best"]
     finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
     print_result(experiment, result, folder / best["folder"], folder)
@@ -68,5 +70,11 @@ def _print_best(experiment: config.Experiment, result: dict[str, Any], folder: P
     )
     for binding in best["bindings"]:
         CONSOLE.print(Text(f"    {binding}"))
+    if settings.objectives:
+        from tlx.report import pareto  # noqa: PLC0415
+
+        metric = evaluator_of(experiment).metric(settings.metric).name
+        CONSOLE.print(pareto.table(result["trials"], settings.objectives, metric))
+        CONSOLE.print(f"{'Pareto front:':<14} {folder / 'pareto.png'}", soft_wrap=True)
     says = result["written"]["says"]
     CONSOLE.print(Text(f"{says[0].upper()}{says[1:]}."), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from tlx import config
 from tlx.commands.experiment import load, print_result, run_dir
 from tlx.commands.shared import CONSOLE
 from tlx.lock import only_process
@@ -19,6 +20,7 @@ def train(arguments: list[str]) -> None:
     holds the weights, result.json, pictures and TensorBoard logs. An interrupted run goes on where it was.
     """
     experiment = load(arguments)
+    config.refuse_unready(experiment)
     folder = run_dir(experiment, "run")
     from tlx.report.terminal import Terminal  # noqa: PLC0415  The commands that only answer need none of this.
     from tlx.work.attempts import train as train_run  # noqa: PLC0415

@@ -142,19 +142,22 @@ def shown(value: float | None) -> str:
 
 def trials_table(rows: list[dict[str, Any]]) -> Table:
     """Return the trials of a search as a table, the best one in bold."""
-    scores = {row["trial"]: row["score"] for row in rows if row["state"] == "complete" and row["score"] is not None}
+    within = (row for row in rows if row["state"] == "complete" and not row.get("over"))
+    scores = {row["trial"]: row["score"] for row in within if row["score"] is not None}
     best = max(scores, key=scores.get) if scores else None
     lines = {row["trial"]: headline(row["validation"]) for row in rows if row["validation"]}
     names = list(next(iter(lines.values()), {}))
     table = Table(title=f"trials, by validation {names[0]}" if names else "trials")
-    columns = (("trial", "right"), ("state", "left"), *((name, "right") for name in names), ("s", "right"))
+    costs = list(next((row["costs"] for row in rows if row.get("costs")), {}))
+    columns = (("trial", "right"), ("state", "left"), *((name, "right") for name in (*names, *costs)), ("s", "right"))
     for name, justify in columns:
         table.add_column(name, justify=justify)
     table.add_column("bindings")
     for row in rows:
         line = lines.get(row["trial"], {})
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
-        cells = (str(row["trial"]), _state(row), *(shown(line.get(name)) for name in names), seconds)
+        paid = (f"{row['costs'][name]:.4g}" if row.get("costs") else "" for name in costs)
+        cells = (str(row["trial"]), _state(row), *(shown(line.get(name)) for name in names), *paid, seconds)
         table.add_row(*cells, escape("; ".join(row["bindings"])), style="bold green" if row["trial"] == best else "")
     return table
 
@@ -165,13 +168,13 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _state(row: dict[str, Any]) -> str:
-    """Return a trial's state in words: how far a running one is, and at which look one was cut."""
+    """Return a trial's state in words: how far it is, at which look it was cut, or which limit it breaks."""
     number, of = row.get("look") or (None, None)
     if row["state"] == "running":
         return f"running, {row['share']:.0%}" if row.get("share") else "running"
     if row["state"] == "pruned":
         return "infeasible" if row.get("cause") else f"cut at look {number}/{of}" if number else "pruned"
-    return row["state"]
+    return f"over {', '.join(row['over'])}" if row.get("over") else row["state"]
 
 
 def _time(seconds: float) -> str:

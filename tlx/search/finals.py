@@ -14,6 +14,7 @@ from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
 from tlx.evaluate.evaluator import Metric
 from tlx.events import Listener
+from tlx.report import pareto
 from tlx.search.comparison import compared
 from tlx.search.hosts import Alone
 from tlx.search.settings import Search
@@ -56,7 +57,7 @@ class Finals:
         if not complete:
             causes = "\n  ".join(dict.fromkeys(row["cause"] or "pruned" for row in rows))
             raise TrainingError(f"no trial could be trained to its end:\n  {causes}")
-        ranked = sorted(complete, key=lambda row: row["score"], reverse=True)
+        ranked = sorted(self._within(complete), key=lambda row: row["score"], reverse=True)
         written = next((row for row in complete if 0 in (row["trial"], row["retry_of"])), None)
         told = None
         while True:
@@ -73,6 +74,19 @@ class Finals:
                     self._tell_of(best, place, there)
                     told = place, there
             time.sleep(_POLL)
+
+    def _within(self, complete: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return those that keep the limits."""
+        within = [row for row in complete if not row["over"]]
+        if not within:
+            limits = self.search.limits
+            least = min(complete, key=lambda row: sum(row["costs"][name] / limits[name] for name in row["over"]))
+            costs = ", ".join(f"{name} {least['costs'][name]:.4g} of {limits[name]:g}" for name in least["over"])
+            raise TrainingError(
+                f"no trial keeps search.limits; the closest, trial {least['trial']}, has {costs}. More search.trials go"
+                " on from here; other limits are another search, with another --run_dir"
+            )
+        return within
 
     def _tell_of(self, best: dict[str, Any], place: str | None, there: str | None) -> None:
         if place:
@@ -135,7 +149,7 @@ class Finals:
         rows: list[dict[str, Any]],
     ) -> dict[str, Any]:
         folder = self.host.folder
-        chosen = {key: best[key] for key in ("trial", "bindings", "validation", "folder", "host")}
+        chosen = {key: best[key] for key in ("trial", "bindings", "validation", "costs", "folder", "host")}
         result = {"best": {**chosen, "test": judged["metrics"] if judged["split"] == "test" else None}}
         result |= {"written": compared(self.metric, best, judged, written, against, repeats)}
         if repeats:
@@ -147,6 +161,9 @@ class Finals:
         for name in ("environment.json", "data.json"):
             if (folder / best["folder"] / name).exists():
                 checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
+        if names := self.search.objectives:
+            result["front"] = [row["trial"] for row in pareto.front(rows, names)]
+            pareto.keep(folder, rows, names, self.search.limits, self.metric.name)
         checkpoint.write(folder / "result.json", json.dumps(result, indent=1).encode())
         return result
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tlx.errors import refuse_values
+from tlx.costs import COSTS
+from tlx.errors import ConfigError, refuse_values, suggest
 from tlx.registry import rooms
 from tlx.tree import Node
 
@@ -27,6 +28,11 @@ class Search:
     the folder of an earlier study over the same names, which the sampler learns from. With `repeat` above 1 the
     best configurations and the experiment as written are trained so many times, each with another seed, and the
     best mean wins. `seed` is the sampler's.
+
+    `objectives` are what is to be small beside the metric: `latency_ms` (a picture's prediction, one at a time),
+    `size_mb` (the file of weights), `parameters` or `train_seconds`. A search then is for the best compromises, the
+    Pareto front, and does not prune, which several objectives do not allow. `limits` bounds any of these, as in
+    `{'latency_ms': 40}`: a trial beyond one is not chosen. Of those within them the one with the best metric wins.
     """
 
     trials: int = 20
@@ -40,6 +46,8 @@ class Search:
     warm_start: Path | None = None
     repeat: int = 1
     seed: int = 0
+    objectives: tuple[str, ...] = ()
+    limits: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         sound = {
@@ -49,3 +57,20 @@ class Search:
             "pruner_warmup": 0 <= self.pruner_warmup <= 1,
         }
         refuse_values("search", self, sound)
+        for setting, names in (("objectives", self.objectives), ("limits", self.limits)):
+            for name in names:
+                if name not in COSTS:
+                    known = ", ".join(COSTS)
+                    raise ConfigError(f"search.{setting}: {name!r} is none of {known}{suggest(name, COSTS)}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ConfigError(f"search.objectives = {self.objectives} names one of them twice; keep one")
+        for name, limit in self.limits.items():
+            if limit <= 0:
+                raise ConfigError(f"search.limits: {name} = {limit:g} leaves nothing; give a number above 0")
+        if self.objectives and self.sampler == "cmaes":
+            raise ConfigError("search.sampler = 'cmaes' knows one objective; with search.objectives use 'tpe'")
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What is measured of every trial: its objectives, and what is limited."""
+        return tuple(dict.fromkeys((*self.objectives, *self.limits)))

@@ -22,6 +22,10 @@ SHARED = "storage.json"
 WARM = "warm_start"
 # The user attribute of a study that names the metric it goes by.
 METRIC = "metric"
+# And the one that lists what is to be small beside it.
+OBJECTIVES = "objectives"
+# The constraint that a trial which cannot be trained violates; others are named by what they limit.
+INFEASIBLE = "infeasible"
 # Which one it was there: its number, and when it was finished.
 _ORIGIN = "warm_start_trial"
 # With fewer different results, importances would be chance.
@@ -35,7 +39,11 @@ def open_study(search: Search, storage: Any, name: str, evaluations: int, host: 
       ConfigError: the sampler needs a package that is not installed.
     """
     study = quiet_optuna().create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner(search, evaluations)
+        storage=storage,
+        study_name=name,
+        directions=["maximize", *("minimize" for _ in search.objectives)],
+        load_if_exists=True,
+        pruner=_pruner(search, evaluations),
     )
     # Taking up the same random numbers again after an interruption would propose the same points again, and so
     # would two hosts with the same ones.
@@ -126,6 +134,10 @@ def learn_from(study: Any, earlier: Path, space: Space, server: Any = None) -> i
     metrics = [one.user_attrs.get(METRIC) for one in (before, study)]
     if None not in metrics and len(set(metrics)) > 1:
         raise ConfigError(f"search.warm_start: {earlier} went by {metrics[0]}, and this search goes by {metrics[1]}")
+    if before.directions != study.directions:
+        raise ConfigError(
+            f"search.warm_start: {earlier} had other search.objectives, which this search cannot learn from"
+        )
     for trial in before.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
         # Not the folder: another host may have it under another path.
         origin = [trial.number, str(trial.datetime_complete)]
@@ -134,7 +146,7 @@ def learn_from(study: Any, earlier: Path, space: Space, server: Any = None) -> i
             known.append(origin)
             study.add_trial(
                 optuna.trial.create_trial(
-                    value=trial.value,
+                    values=trial.values,
                     params=params,
                     distributions={name: distributions[name] for name in params},
                     user_attrs={WARM: str(earlier), _ORIGIN: origin},
@@ -167,7 +179,9 @@ def rows(study: Any) -> list[dict[str, Any]]:
             "state": t.state.name.lower(),
             "bindings": t.user_attrs.get("bindings", []),
             "validation": _metrics(t.user_attrs.get("metrics")),
-            "score": t.value if t.state.name == "COMPLETE" else None,
+            "score": t.values[0] if t.state.name == "COMPLETE" else None,
+            "costs": t.user_attrs.get("costs"),
+            "over": [name for name, by in t.constraints.items() if by > 0 and name != INFEASIBLE],
             "look": t.user_attrs.get("look"),
             "seconds": t.user_attrs.get("seconds"),
             "folder": place(t),
@@ -191,7 +205,7 @@ def importances(study: Any) -> dict[str, float]:
     """Return how much each parameter matters, most first; empty where too few trials are finished to say."""
     optuna = quiet_optuna()
     finished = [t for t in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]) if WARM not in t.user_attrs]
-    if len({t.value for t in finished}) < _ENOUGH:
+    if len({tuple(t.values) for t in finished}) < _ENOUGH:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

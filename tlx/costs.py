@@ -1,0 +1,54 @@
+"""What a trained detector costs: how long a picture takes, how large it is, and how long it was trained."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tlx.features import Source, encoder
+from tlx.models.detector import Detector
+from tlx.models.graph import Cut
+from tlx.pipeline import Views
+from tlx.predict import Predictor
+from tlx.run import Run, reopen
+from tlx.runfolder import WEIGHTS
+
+# Each is the less the better.
+COSTS = {
+    "latency_ms": "milliseconds that predicting takes a picture, one at a time, its decoding included",
+    "size_mb": "megabytes of the file of weights",
+    "parameters": "number of weights",
+    "train_seconds": "seconds that the run took by the clock, filling its cache included",
+}
+_PICTURES, _PASSES = 16, 3
+
+
+def measure(run: Run, folder: Path, wanted: Sequence[str]) -> dict[str, float]:
+    """Return the wanted ones of `COSTS` of the detector that `tlx.run.train` left in `folder`, by name."""
+    found: dict[str, float] = {
+        "size_mb": (folder / WEIGHTS).stat().st_size / 1e6,
+        "train_seconds": json.loads((folder / "result.json").read_text())["seconds"],
+    }
+    if not found.keys() >= set(wanted):
+        detector, cut = reopen(run.backbone, run.head, run.size, folder, run.precision)
+        found["parameters"] = float(detector.model.count_params())
+        if "latency_ms" in wanted:
+            found["latency_ms"] = _latency(run, detector, cut)
+    return {name: found[name] for name in wanted}
+
+
+def _latency(run: Run, detector: Detector, cut: Cut) -> float:
+    """Return the milliseconds a picture, by the fastest pass: what else a machine does only adds to it."""
+    pictures = run.data.validation.subset(range(min(_PICTURES, len(run.data.validation))), "timed")
+    views = Views(pictures, detector.size, resize=run.resize)
+    source = Source(views, views.element, encoder(cut, True), False, "")
+    predictor: Any = Predictor(detector, cut, source, 1, run.engine.compile(cut.prefix))
+    # The first pass traces.
+    predictor()
+    passes = []
+    for _ in range(_PASSES):
+        begun = time.perf_counter()
+        predictor()
+        passes.append(time.perf_counter() - begun)
+    return 1000 * min(passes) / len(pictures)
