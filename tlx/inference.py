@@ -16,6 +16,7 @@ from tlx.errors import DataError
 from tlx.pipeline import height_width
 from tlx.predict import predict
 from tlx.run import reopen
+from tlx.runfolder import trained_size
 from tlx.tasks.task import task_of
 from tlx.tiles import tiles_of
 from tlx.windows import WholePicture
@@ -43,7 +44,8 @@ def predict_pictures(
     ownership.take(target, "predictions")
     cut_up = tiles_of(config.build_value(experiment.value("run.tiles")))
     given = experiment.trees["run"].arguments
-    size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
+    size, precision = experiment.value("run.image_size"), experiment.value("run.precision")
+    size = trained_size(folder) if size == "auto" else height_width(size)
     detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
     refused: list[OSError] = []
     examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path, refused))))

@@ -35,14 +35,15 @@ from tlx.pipeline import Views, height_width
 from tlx.predict import BATCH, predict
 from tlx.registry import rooms
 from tlx.report.runlog import RunLog, keep_pictures
-from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, write_predictions
+from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, trained_size, write_predictions
+from tlx.sizing import Sizing, choose
 from tlx.tasks.task import task_of
 from tlx.tiles import Tiles, tiles_of
 from tlx.windows import WholePicture, Windows
 
 
-def _check(image_size: int | tuple[int, int], seed: int) -> None:
-    if min(height_width(image_size)) < 32:
+def _check(image_size: int | tuple[int, int] | Literal["auto"], seed: int) -> None:
+    if image_size != "auto" and min(height_width(image_size)) < 32:
         raise ConfigError(f"run.image_size = {image_size!r} makes no sense: give pixels, at least 32 to each side")
     if seed < 0:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
@@ -55,7 +56,7 @@ def _fit_together(
     evaluator: Evaluator | None,
     metric: str | None,
     augment: Augmentation | tuple[Augmentation, ...],
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | Literal["auto"],
     tiles: int | tuple[int, int] | Tiles | None,
     resize: Resize,
 ) -> None:
@@ -77,10 +78,15 @@ def _fit_together(
         judge.metric(metric, "run.metric")
     if pictures_of(arranged(augment)) > 1 and not task_of(head.task).combines:
         raise ConfigError(f"run.augment combines pictures, and {head.task} cannot combine their labels: leave that out")
-    if cut_up := tiles_of(tiles):
-        if not task_of(head.task).sized:
-            raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
-        cut_up.refuse_misfit(height_width(image_size), resize)
+    cut_up, sized, auto = tiles_of(tiles), task_of(head.task).sized, image_size == "auto"
+    if auto and not sized:
+        raise ConfigError(
+            f"run.image_size = 'auto' is chosen by boxes, and {head.task} has none: give pixels, such as 224"
+        )
+    if cut_up and not sized:
+        raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
+    if cut_up:
+        cut_up.refuse_misfit(None if auto else height_width(image_size), resize)
 
 
 @rooms.register("run", root=True, check=_check, together=_fit_together)
@@ -88,17 +94,18 @@ def _fit_together(
 class Run:
     """One experiment: which data, which network, what of it trains, and how.
 
-    `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
-    width), in pixels. `resize` is how a picture is brought to that: `letterbox` shows all of it undistorted, on grey,
-    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `tiles` cuts large pictures
-    into overlapping windows, each of which is brought to the input by itself: a side in pixels of the picture, (height,
-    width), or `@tiles()`, which has more settings; what is judged and predicted are whole pictures all the same.
-    `augment` is one operation, or several of them. `judge` is the split that the final metrics are of; where there is
-    no test split it is validation. `evaluator` is the task's own where none is given, and `metric` the one of its
-    metrics that decides which weights of a run are kept; without it, that is the primary one. `engine` computes what is
-    only computed forward: the frozen part. `precision` is what layers compute in; weights, outputs and losses are
-    float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides
-    the head's first weights, the views and their order.
+    `data` is a split policy over a reader. `image_size` is the side of the square input, or (height, width), in pixels;
+    `'auto'` is the smallest that shows 95 % of the training boxes at least 8 pixels wide and high, in the shape of the
+    pictures, with a longer side of 320 to 1024. `resize` is how a picture is brought to that: `letterbox` shows all of
+    it undistorted, on grey, `stretch` fills the input with all of it, and `crop` with an undistorted part of it.
+    `tiles` cuts large pictures into overlapping windows, each of which is brought to the input by itself: a side in
+    pixels of the picture, (height, width), or `@tiles()`, which has more settings; what is judged and predicted are
+    whole pictures all the same. `augment` is one operation, or several of them. `judge` is the split that the final
+    metrics are of; where there is no test split it is validation. `evaluator` is the task's own where none is given,
+    and `metric` the one of its metrics that decides which weights of a run are kept; without it, that is the primary
+    one. `engine` computes what is only computed forward: the frozen part. `precision` is what layers compute in;
+    weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are
+    faster in less. `seed` decides the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -112,7 +119,7 @@ class Run:
     metric: str | None = None
     engine: Engine = TensorFlow()
     memory: usage.Memory = usage.Memory()
-    image_size: int | tuple[int, int] = 320
+    image_size: int | tuple[int, int] | Literal["auto"] = 320
     resize: Resize = "letterbox"
     tiles: int | tuple[int, int] | Tiles | None = None
     judge: Literal["test", "validation"] = "test"
@@ -134,7 +141,12 @@ class Run:
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
-        return height_width(self.image_size)
+        return self.sizing.size if self.sizing else height_width(self.image_size)
+
+    @cached_property
+    def sizing(self) -> Sizing | None:
+        """The size that the training boxes ask for, if they are to choose it."""
+        return choose(self.data.train, tiles_of(self.tiles)) if self.image_size == "auto" else None
 
     @property
     def windows(self) -> Windows:
@@ -173,7 +185,8 @@ def train(
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
     started, devices = time.monotonic(), several(run.fit.strategy)
-    found = examine(run.data, run.size, task_of(run.head.task).check)
+    cut_up = tiles_of(run.tiles)
+    found = examine(run.data, run.size, task_of(run.head.task).check, tile=cut_up and cut_up.height_width)
     run = replace(run, data=replace(run.data, findings=(*run.data.findings, *found)))
     refuse_errors(run.data)
     fingerprint = describe(run.data, folder, config)
@@ -182,10 +195,8 @@ def train(
     keras.utils.set_random_seed(run.seed)
     mended = mend(folder)
     with RunLog(folder, listener, first_untold(folder)) as log:
-        for line in (*_warnings(run.data), *filter(None, [mended])):
-            log.say(line)
-        if devices.note:
-            log.say(devices.note)
+        for line in (*_warnings(run.data), *filter(None, [mended, run.sizing, devices.note])):
+            log.say(str(line))
         detector, layers = assemble(run, devices)
         describe_model(run, detector, layers, folder)
         if detector.restored is not None:
@@ -239,7 +250,9 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
     Raises:
       DataError: the data has a class that the detector was not trained for.
     """
-    detector, parts = reopen(run.backbone, run.head, run.size, folder, run.precision)
+    size = trained_size(folder) if run.image_size == "auto" else run.size
+    run = replace(run, image_size=size)
+    detector, parts = reopen(run.backbone, run.head, size, folder, run.precision)
     split, dataset = run.judged
     dataset = relabelled(dataset, detector.classes)
     # Where it was trained in smaller parts than this, no more than those may fit.
