@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 METRICS = ("AP", "AP50", "AP75")
-COCO_TRUNK = ("run.backbone = @backbones.ssd_mobilenet_v2_coco()",)
+COCO_TRUNK = ("run.backbone = @backbones.ssd_mobilenet_v2_coco()", "features.dtype = 'float16'")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Gfl(Head):
     distribution_weight: float = 0.5
     max_detections: int = 100
     min_score: float = 0.01
-    nms: float = 0.6
+    nms: float = 0.55
     voting: float = 0.6
 
     def __post_init__(self):
