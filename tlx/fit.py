@@ -45,7 +45,7 @@ class Fit:
     sqrt(oversample / f) times as often, in the place of others: the run gets no longer. 0 leaves it off.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     batch_size: int = 16
     epochs: float = 40.0
     backbone_rate: float = 0.25
