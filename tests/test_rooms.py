@@ -21,7 +21,7 @@ augment report.text report.pictures tasks windows tiles sizing pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.postprocess models.heads models.detector engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
-learner history looks fit evaluate predict
+learner history looks fit evaluate predict fusion
 report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal
 runfolder phases run probe work
