@@ -22,7 +22,7 @@ models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.assigners models.postprocess models.pyramid models.heads models.detector
 engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
-learner history looks fit evaluate predict
+learner history looks fit evaluate predict fusion
 report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal report.pareto
 runfolder phases run probe costs work

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import Freeze
+from tlx.fusion import Fusion, fuse, looks
 from tlx.history import first_untold, mend
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
@@ -242,26 +243,34 @@ def reopen(
     return detector, cut(detector.network, detector.blocks)
 
 
-def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
+def evaluate(run: Run, folder: Path, at_once: int = BATCH, fusion: Fusion = Fusion()) -> dict[str, Any]:
     """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics.
 
-    `at_once` is how many pictures are looked at together.
+    `at_once` is how many pictures are looked at together. Where `fusion` looks at them in several ways, "plain" are the
+    metrics without that, and "seconds" how long predicting took (without, with it).
 
     Raises:
       DataError: the data has a class that the detector was not trained for.
     """
-    size = trained_size(folder) if run.image_size == "auto" else run.size
-    run = replace(run, image_size=size)
-    detector, parts = reopen(run.backbone, run.head, size, folder, run.precision)
+    run = replace(run, image_size=trained_size(folder) if run.image_size == "auto" else run.size)
     split, dataset = run.judged
-    dataset = relabelled(dataset, detector.classes)
+    reopened = lru_cache(1)(lambda size: reopen(run.backbone, run.head, size, folder, run.precision))
+    dataset = relabelled(dataset, reopened(run.size)[0].classes)
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
+    began = time.monotonic()
+    ways = looks(fusion, reopened, run.size, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
+    plain = next(ways)
+    alone = time.monotonic() - began
+    found = fuse([plain, *ways], dataset)
+    seconds = (alone, time.monotonic() - began)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
-    return {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
+    result = {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
+    if fusion == Fusion():
+        return result
+    return result | {"plain": run.evaluator.judge(dataset, plain, run.metric), "seconds": seconds}
 
 
 def refuse_errors(data: Splits) -> None:
