@@ -25,7 +25,7 @@ class History:
 
     `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
     far; 0 where it had no updates. `halved` are the phases in which more were tried and did not fit. `stopped` is
-    whether a listener ended the training early.
+    whether the training ended early, and `converged` whether that was because looks got no better.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -37,6 +37,7 @@ class History:
     halved: list[int] = field(default_factory=list)
     phase: int = 0
     stopped: bool = False
+    converged: bool = False
 
     def enter(self, phase: int) -> None:
         """Be in a phase, the one that it was in already or a later one."""
