@@ -130,6 +130,7 @@ def test_the_result_says_how_it_went(trained):
     assert 1e8 < result["peak_memory_bytes"] < 1e11
     assert (result["updates"], result["micro_batch"], result["micro_batches"]) == (12, 4, [4])
     assert result["best_update"] in (4, 8, 12)
+    assert result["ended"] == "finished"
 
 
 def test_the_listener_and_the_log_follow_the_run(trained):

@@ -263,6 +263,20 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
         np.testing.assert_allclose(trained.scores, reopened.scores, atol=1e-5)
 
 
+def test_only_the_last_phase_ends_where_looks_get_no_better(experiment, tmp_path):
+    class Flat(Coco):
+        def __call__(self, dataset, found):
+            metrics = super().__call__(dataset, found)
+            metrics["values"]["AP"] = 0.5
+            return metrics
+
+    run = experiment(GRADUAL, evaluations=6, evaluator=Flat())
+    run = replace(run, fit=replace(run.fit, patience=1))
+    result = train(run, tmp_path, "", listener := Ending())
+    assert (listener.looks, listener.updates[-1], result["ended"]) == ([1, 2, 3, 4, 5], 10, "converged")
+    assert any("converged at update 10 of 12" in line for line in listener.said)
+
+
 @pytest.mark.parametrize("phase", [1, 2])
 def test_what_a_phase_freezes_and_is_changed_is_noticed_at_its_end(experiment, tmp_path, monkeypatch, phase):
     def fit_and_spoil(learner, *arguments):

@@ -17,6 +17,7 @@ from tlx.freeze import Frozen, Span
 from tlx.history import History, reached, take_best
 from tlx.lazy import keras
 from tlx.learner import Learner
+from tlx.looks import GAIN
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut, WeightLayer, cut
 from tlx.pipeline import Element, Unit
@@ -81,6 +82,9 @@ class Training:
             memory.give_back()
             learner, predictor = self._phase(frozen, changing, span, history)
             frozen.verify()
+        if history.converged:
+            last, why = history.looks[-1], f"fit.patience = {self.run.fit.patience} looks gained no more than {GAIN}"
+            self.log.say(f"the run has converged at update {last.update} of {last.updates}: {why}")
         take_best(folder, learner, history)
         return Trained(history, predictor)
 

@@ -119,7 +119,8 @@ def account(history: History) -> dict[str, Any]:
         "validation": history.best.metrics,
         "best_update": history.best.update,
         "updates": history.best.updates,
-        "stopped": history.stopped,
+        # Why the training ended: at its end, or before it.
+        "ended": "converged" if history.converged else "stopped" if history.stopped else "finished",
         # What fits whatever trains; a run that an earlier version has finished has no numbers by phase.
         "micro_batch": min(filter(None, history.micro_batches), default=1),
         "micro_batches": history.micro_batches,
