@@ -41,8 +41,8 @@ def predict_pictures(
     are looked at.
 
     Raises:
-      DataError: a path does not exist, a folder holds no picture, or, if the experiment's tiles `must_cut`, all
-        pictures are smaller than these.
+      DataError: a path does not exist, or a folder holds no picture.
+      MisfitError: the experiment's tiles `must_cut`, and all pictures are smaller than these.
       TlxError: `target` holds what tlx did not make.
     """
     ownership.take(target, "predictions")
