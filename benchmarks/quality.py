@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 METRICS = ("AP", "AP50", "AP75")
-COCO_TRUNK = ("run.backbone = @backbones.ssd_mobilenet_v2_coco()",)
+COCO_TRUNK = ("run.backbone = @backbones.ssd_mobilenet_v2_coco()", "features.dtype = 'float16'")
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ CASES = {
     "bccd": Case("experiments/bccd.gin"),
     "star_wars": Case("experiments/star_wars.gin"),
     "quickstart": Case("experiments/quickstart.gin"),
-    "raccoon, COCO trunk": Case("experiments/raccoon.gin", COCO_TRUNK),
-    "bccd, COCO trunk": Case("experiments/bccd.gin", COCO_TRUNK),
-    "star_wars, COCO trunk": Case("experiments/star_wars.gin", COCO_TRUNK),
-    "kitti, five folds": Case(str(HERE / "kitti_folds.gin"), by="splits.kfold.fold"),
+    "raccoon-coco": Case("experiments/raccoon.gin", COCO_TRUNK),
+    "bccd-coco": Case("experiments/bccd.gin", COCO_TRUNK),
+    "star_wars-coco": Case("experiments/star_wars.gin", COCO_TRUNK),
+    "kitti-folds": Case(str(HERE / "kitti_folds.gin"), by="splits.kfold.fold"),
     "coco_tiny": Case("experiments/coco_tiny.gin"),
 }
 

@@ -157,8 +157,9 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     assert result["split"] == "test"
     assert f"test AP {result['metrics']['values']['AP']:.3f}" in output
 
-    code, output, _ = answer("evaluate", str(folder))
-    assert f"test AP {result['metrics']['values']['AP']:.3f}" in output
+    code, output, _ = answer("evaluate", str(folder), "--fuse=mirror")
+    assert f"without --fuse=mirror: AP {result['metrics']['values']['AP']:.3f}" in output
+    assert "times the time (" in output
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()

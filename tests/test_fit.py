@@ -84,7 +84,7 @@ def comparable(look):
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(start, arrays):
-    settings, dropout = Fit(batch_size=2, epochs=3.2, evaluations=4, ema=0.8), 0.3
+    settings, dropout = Fit(batch_size=2, epochs=3.2, evaluations=4, ema=0.8, oversample=1.0), 0.3
     whole = start("whole", settings, dropout=dropout, traced=True)
     history = whole()
     first = start("interrupted", settings, dropout=dropout, traced=True, stop_after=2)
@@ -186,8 +186,9 @@ def test_a_finished_run_is_not_trained_again(start, arrays):
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
-    settings = Fit(batch_size=2, epochs=2, evaluations=1)
+@pytest.mark.parametrize("oversample", [0.0, 0.5])
+def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch, oversample):
+    settings = Fit(batch_size=2, epochs=2, evaluations=1, oversample=oversample)
     run, seen = start("order", settings), []
     update, batches = run.made.learner.update, run.made.source.batches
 
@@ -204,7 +205,10 @@ def test_every_example_of_every_epoch_is_trained_on_once(start, monkeypatch):
     monkeypatch.setattr(run.made.learner, "update", noted_update)
     monkeypatch.setitem(vars(run.made.source), "batches", noted_batches)
     run()
-    assert seen[0] == list(islice(order(PARTS, 2, 3), 10))
+    # Three of the five pictures are red, and two are blue.
+    repeats = np.sqrt([1, oversample / 0.4] * 2 + [1]) if oversample else None
+    assert seen[0] == list(islice(order(PARTS, 2, 3, 0, repeats), 10))
+    assert (seen[0] == list(islice(order(PARTS, 2, 3), 10))) is not oversample
     assert seen[1:] == [(2, settings.rate(i, 5)) for i in range(5)]
 
 

@@ -19,7 +19,7 @@ from tlx.data.dataset import Dataset
 from tlx.data.images import read_image
 from tlx.data.targets import UNLABELLED, Boxes, ImageClass
 from tlx.errors import ConfigError, DataError
-from tlx.pipeline import Unit, Views, batches, chunks, order
+from tlx.pipeline import Unit, Views, batches, chunks, order, repeat_factors
 from tlx.tasks.detection import PADDING, Detection
 
 small = st.integers(1, 12)
@@ -49,6 +49,47 @@ def test_epochs_and_seeds_are_shuffled_differently():
     first, second = (list(islice(order(whole_ones(50), 1, seed), 100)) for seed in (0, 1))
     assert first[:50] != first[50:]
     assert first != second
+
+
+repeating = st.lists(st.floats(1, 5) | st.integers(1, 4), min_size=1, max_size=9)
+
+
+@given(repeating, small, st.integers(0, 1000))
+def test_pictures_come_as_often_as_they_are_due_each_time_another_view(repeats, views, seed):
+    wanted, pictures = 60 * len(repeats), range(len(repeats))
+    units = list(islice(order(whole_ones(len(repeats)), views, seed, repeats=np.array(repeats)), wanted))
+    shown = [[unit.view for unit in units if unit.picture == picture] for picture in pictures]
+    for picture, due in zip(pictures, repeats, strict=True):
+        # The last epoch is cut short; before it, no picture was a whole time away from what it was due.
+        assert abs(len(shown[picture]) - wanted * due / sum(repeats)) <= 2 * due + 1
+        assert np.ptp(np.bincount(shown[picture], minlength=views)) <= due + 1
+
+
+@given(repeating, st.integers(0, 1000), st.integers(0, 200))
+def test_order_with_repeats_goes_on_from_anywhere(repeats, seed, start):
+    parts = whole_ones(len(repeats))
+    whole = list(islice(order(parts, 3, seed, repeats=np.array(repeats)), start + 30))
+    assert list(islice(order(parts, 3, seed, start, np.array(repeats)), 30)) == whole[start:]
+    alike = np.ones(len(repeats))
+    assert list(islice(order(parts, 3, seed, start, alike), 30)) == list(islice(order(parts, 3, seed, start), 30))
+
+
+def test_a_pictures_rarest_class_decides_how_often_it_comes():
+    classes = [np.array(found, int) for found in ([0], [0, 1], [0], [], [0, 2], [1, 0], [0], [0])]
+    repeats = repeat_factors(classes, 0.5)
+    # Of eight pictures, seven have class 0, two class 1 and one class 2.
+    np.testing.assert_allclose(repeats, np.sqrt([1, 2, 1, 1, 4, 2, 1, 1]))
+    assert (repeat_factors(classes, 0.1) == 1).all()
+    assert (repeat_factors([np.zeros(0, int)], 1.0) == 1).all()
+
+
+def test_what_is_not_learnt_makes_no_picture_rare(draw):
+    data = draw(4)
+    ignored = replace(data.examples[1].targets, ignore=np.array([True]), labels=np.array([-1], np.int32))
+    data = replace(data, examples=(data.examples[0], replace(data.examples[1], targets=ignored), *data.examples[2:]))
+    np.testing.assert_allclose(Views(data, (64, 64)).repeats(1.0), np.sqrt([2, 1, 2, 4]))
+    whole = data.subset([0, 2, 3], "alike").of_whole_images()
+    np.testing.assert_allclose(Views(whole, (64, 64)).repeats(1.0), np.sqrt([1.5, 1.5, 3]))
 
 
 @pytest.mark.parametrize("views", [1, 3])

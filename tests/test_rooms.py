@@ -17,12 +17,12 @@ data.targets data.dataset
 data.bulk data.container data.headers data.images data.recent data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld
 data.formats data.fetching data.writers data.scenes data.readers data.splits data.convert data.doctor
-augment report.text report.pictures tasks windows tiles pipeline
+augment report.text report.pictures tasks windows tiles sizing pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.assigners models.postprocess models.pyramid models.heads models.detector
 engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
-learner history looks fit evaluate predict
+learner history looks fit evaluate predict fusion
 report.histogram report.augmented report.inspection report.overview report.page
 report.tensorboard report.runlog report.terminal report.pareto
 runfolder phases run probe costs work

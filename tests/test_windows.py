@@ -150,6 +150,16 @@ def test_windows_that_show_no_part_of_the_picture_are_refused(draw, windows):
         Views(draw(1, size=96), SIZE, windows=lambda *_: windows).parts  # noqa: B018
 
 
+def test_a_windows_classes_are_of_what_is_seen_in_it(draw):
+    data = draw(2, size=96)
+    left, right = (0, 0, 48, 96), (48, 0, 96, 96)
+    views = Views(data, SIZE, windows=lambda *_: [left, right])
+    x0, _, x1, _ = zip(*(example.targets.boxes[0].tolist() for example in data.examples), strict=True)
+    assert (x0, x1) == ((35, 41), (75, 86))
+    # Of the second box, 7 of 45 columns are in the window on the left, which is too little to be learnt.
+    assert [place.classes.tolist() for place in views._places] == [[0], [0], [], [1]]
+
+
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 99), st.integers(0, 40))
 def test_an_epoch_sees_each_window_once_each_time_another_view(windows, views, seed, start):
     parts = [(i, window) for i, count in enumerate(windows) for window in range(count)]

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import DataError
+from tlx.fusion import Fusion, fuse, looks
 from tlx.pipeline import height_width
-from tlx.predict import predict
+from tlx.predict import BATCH
 from tlx.run import reopen
+from tlx.runfolder import trained_size
 from tlx.tasks.task import task_of
 from tlx.tiles import tiles_of
 from tlx.windows import WholePicture
@@ -28,12 +31,14 @@ def predict_pictures(
     target: Path,
     min_score: float,
     must_cut: bool = False,
+    fusion: Fusion = Fusion(),
 ) -> tuple[int, list[str]]:
     """Write the predictions for pictures, and for all in folders and the folders within these, to `target`.
 
     `predictions.json` lists for each picture its size and what the task tells of it; drawn is what scores at
     least `min_score`. The experiment's own dataset is not opened. Returns how many pictures there were, and what
-    kept others from being read, which `predictions.json` lists with their "error".
+    kept others from being read, which `predictions.json` lists with their "error". `fusion` says in which ways pictures
+    are looked at.
 
     Raises:
       DataError: a path does not exist, a folder holds no picture, or, if the experiment's tiles `must_cut`, all
@@ -43,8 +48,11 @@ def predict_pictures(
     ownership.take(target, "predictions")
     cut_up = tiles_of(config.build_value(experiment.value("run.tiles")))
     given = experiment.trees["run"].arguments
-    size, precision = height_width(experiment.value("run.image_size")), experiment.value("run.precision")
-    detector, cut = reopen(config.build(given["backbone"]), config.build(given["head"]), size, folder, precision)
+    size, precision = experiment.value("run.image_size"), experiment.value("run.precision")
+    size = trained_size(folder) if size == "auto" else height_width(size)
+    backbone, head = config.build(given["backbone"]), config.build(given["head"])
+    reopened = lru_cache(1)(lambda size: reopen(backbone, head, size, folder, precision))
+    detector, _ = reopened(size)
     refused: list[OSError] = []
     examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path, refused))))
     listed += [{"image": str(Path(one.filename).absolute()), "error": str(one)} for one in refused]
@@ -53,8 +61,8 @@ def predict_pictures(
         cut_up.refuse_larger(pictures, "--tiles")
     windows = cut_up or WholePicture()
     engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
-    how = {"engine": engine, "resize": experiment.value("run.resize"), "windows": windows}
-    found = predict(detector, cut, pictures, **how) if examples else []
+    how = (BATCH, engine, experiment.value("run.resize"), windows)
+    found = fuse(list(looks(fusion, reopened, size, pictures, *how)), pictures) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)
     errors, task = [row["error"] for row in listed], task_of(detector.task)

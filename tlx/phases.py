@@ -67,6 +67,7 @@ class Training:
         policy, network, folder = self.run.freeze, self.detector.backbone, self.log.folder
         changing = freeze.changing(policy, self.detector.model, network, self.layers)
         learner = predictor = None
+        self._tell_of_repeats()
         spans, history = policy.spans(self.run.fit.updates(len(self.views.parts))), History(began=self.began)
         for span in spans[reached(folder, changing, len(spans), self.devices) :]:
             if span.start == span.stop or history.stopped:
@@ -131,6 +132,12 @@ class Training:
             return kept[unit]
 
         return Source(views, load, encoder(parts, cached), cached, "")
+
+    def _tell_of_repeats(self) -> None:
+        repeats = self.views.repeats(self.run.fit.oversample)
+        if more := int((repeats > 1).sum()):
+            often = f"more often than the others, up to {repeats.max():.1f} times"
+            self.log.say(f"fit.oversample: {more} of {len(repeats)} training pictures come {often}")
 
     def _warn_of_norms(self, micro: int | None) -> None:
         run, network = self.run, self.detector.backbone

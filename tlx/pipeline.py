@@ -123,6 +123,11 @@ class Views:
         """The number of each (picture, window) there is, taken or not."""
         return {part: number for number, part in enumerate(self._parts)}
 
+    def repeats(self, share: float) -> np.ndarray:
+        """Return how often an epoch is to hold each of `parts`; see `repeat_factors`."""
+        classes = (place.classes for place in self._places)
+        return repeat_factors([*classes], share) if share else np.ones(len(self.parts))
+
     @property
     def units(self) -> list[Unit]:
         """Every (picture, window, view) that is taken, picture by picture."""
@@ -201,14 +206,46 @@ class Views:
         return self.numbers[index, int(rng.integers(count)) if count > 1 else 0]
 
 
-def order(parts: Sequence[Part], views: int, seed: int, start: int = 0) -> Iterator[Unit]:
-    """Yield training units for ever, from position `start`: every part once an epoch, each time another view."""
-    epoch = start // len(parts)
-    while True:
-        shuffled = np.random.default_rng([seed, epoch]).permutation(len(parts))
-        for number in shuffled[max(0, start - epoch * len(parts)) :].tolist():
-            yield Unit(*parts[number], (number + epoch) % views)
+def repeat_factors(classes: Sequence[np.ndarray], share: float) -> np.ndarray:
+    """Return how often an epoch is to hold each example, on average: float64 [examples], at least 1.
+
+    `classes` are those of each example, each once. An example with a class that fewer than `share` of them have, f
+    of them, comes sqrt(share / f) times; its rarest class decides.
+
+    Source: repeat-factor sampling, Gupta et al., LVIS, CVPR 2019.
+    """
+    held = np.bincount(np.concatenate([np.zeros(0, np.int64), *classes]), minlength=1) / len(classes)
+    rarity = np.sqrt(np.maximum(share / np.maximum(held, 1 / len(classes)), 1.0))
+    return np.array([rarity[found].max(initial=1.0) for found in classes])
+
+
+def order(
+    parts: Sequence[Part], views: int, seed: int, start: int = 0, repeats: np.ndarray | None = None
+) -> Iterator[Unit]:
+    """Yield training units for ever, from position `start`: every part once an epoch, each time another view.
+
+    `repeats` [parts], at least 1, say how often an epoch holds each of them instead. Of a fraction it holds one more
+    or one fewer, so that after any number of epochs a part is less than one away from what it is due.
+    """
+    # In binary fractions, whole repeats add up exactly.
+    ahead = np.random.default_rng(seed).integers(1 << 20, size=len(parts)) / (1 << 20)
+    due = np.ones(len(parts)) if repeats is None else repeats
+
+    def before(epoch: int) -> np.ndarray:
+        return np.floor(epoch * due + ahead).astype(np.int64)
+
+    epoch = max(0, int(start / due.sum()) - 1)
+    while before(epoch + 1).sum() <= start:
         epoch += 1
+    skipped = start - before(epoch).sum()
+    while True:
+        counts = before(epoch + 1) - before(epoch)
+        numbers = np.repeat(np.arange(len(parts)), counts)
+        # How often the part has come by then, all epochs together.
+        times = np.arange(len(numbers)) + np.repeat(before(epoch) - (np.cumsum(counts) - counts), counts)
+        for i in np.random.default_rng([seed, epoch]).permutation(len(numbers))[skipped:].tolist():
+            yield Unit(*parts[numbers[i]], int(numbers[i] + times[i]) % views)
+        epoch, skipped = epoch + 1, 0
 
 
 def chunks(units: Iterable[Unit], batch_size: int, micro: int) -> Iterator[list[Unit]]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tlx.augment import Resize
+from tlx.augment import Augmentation, Resize
 from tlx.data.dataset import Dataset
 from tlx.engines.engine import Compiled, Engine
 from tlx.engines.tensorflow import TensorFlow
@@ -74,8 +74,12 @@ def predict(
     engine: Engine = TensorFlow(),
     resize: Resize = "letterbox",
     windows: Windows = WholePicture(),
+    augment: Augmentation | None = None,
 ) -> list[Any]:
-    """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once."""
-    views = Views(dataset, detector.size, resize=resize, windows=windows)
+    """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once.
+
+    They are of one view of each window that `augment` gives, if not as it is.
+    """
+    views = Views(dataset, detector.size, augment, resize=resize, windows=windows)
     source = Source(views, views.element, encoder(cut, True), False, "")
     return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
 from tlx.freeze import Freeze
+from tlx.fusion import Fusion, fuse, looks
 from tlx.history import first_untold, mend
 from tlx.lazy import keras
 from tlx.models.backbone import Backbone
@@ -35,14 +36,15 @@ from tlx.pipeline import Views, height_width
 from tlx.predict import BATCH, predict
 from tlx.registry import rooms
 from tlx.report.runlog import RunLog, keep_pictures
-from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, write_predictions
+from tlx.runfolder import WEIGHTS, account, describe, describe_model, save_weights, trained_size, write_predictions
+from tlx.sizing import Sizing, choose
 from tlx.tasks.task import task_of
 from tlx.tiles import Tiles, tiles_of
 from tlx.windows import WholePicture, Windows
 
 
-def _check(image_size: int | tuple[int, int], seed: int) -> None:
-    if min(height_width(image_size)) < 32:
+def _check(image_size: int | tuple[int, int] | Literal["auto"], seed: int) -> None:
+    if image_size != "auto" and min(height_width(image_size)) < 32:
         raise ConfigError(f"run.image_size = {image_size!r} makes no sense: give pixels, at least 32 to each side")
     if seed < 0:
         raise ConfigError(f"run.seed = {seed} makes no sense: give 0 or more")
@@ -55,7 +57,7 @@ def _fit_together(
     evaluator: Evaluator | None,
     metric: str | None,
     augment: Augmentation | tuple[Augmentation, ...],
-    image_size: int | tuple[int, int],
+    image_size: int | tuple[int, int] | Literal["auto"],
     tiles: int | tuple[int, int] | Tiles | None,
     resize: Resize,
 ) -> None:
@@ -77,10 +79,15 @@ def _fit_together(
         judge.metric(metric, "run.metric")
     if pictures_of(arranged(augment)) > 1 and not task_of(head.task).combines:
         raise ConfigError(f"run.augment combines pictures, and {head.task} cannot combine their labels: leave that out")
-    if cut_up := tiles_of(tiles):
-        if not task_of(head.task).sized:
-            raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
-        cut_up.refuse_misfit(height_width(image_size), resize)
+    cut_up, sized, auto = tiles_of(tiles), task_of(head.task).sized, image_size == "auto"
+    if auto and not sized:
+        raise ConfigError(
+            f"run.image_size = 'auto' is chosen by boxes, and {head.task} has none: give pixels, such as 224"
+        )
+    if cut_up and not sized:
+        raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
+    if cut_up:
+        cut_up.refuse_misfit(None if auto else height_width(image_size), resize)
 
 
 @rooms.register("run", root=True, check=_check, together=_fit_together)
@@ -88,17 +95,18 @@ def _fit_together(
 class Run:
     """One experiment: which data, which network, what of it trains, and how.
 
-    `data` is a split policy over a reader. `image_size` is the side of the square input, or (height,
-    width), in pixels. `resize` is how a picture is brought to that: `letterbox` shows all of it undistorted, on grey,
-    `stretch` fills the input with all of it, and `crop` with an undistorted part of it. `tiles` cuts large pictures
-    into overlapping windows, each of which is brought to the input by itself: a side in pixels of the picture, (height,
-    width), or `@tiles()`, which has more settings; what is judged and predicted are whole pictures all the same.
-    `augment` is one operation, or several of them. `judge` is the split that the final metrics are of; where there is
-    no test split it is validation. `evaluator` is the task's own where none is given, and `metric` the one of its
-    metrics that decides which weights of a run are kept; without it, that is the primary one. `engine` computes what is
-    only computed forward: the frozen part. `precision` is what layers compute in; weights, outputs and losses are
-    float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides
-    the head's first weights, the views and their order.
+    `data` is a split policy over a reader. `image_size` is the side of the square input, or (height, width), in pixels;
+    `'auto'` is the smallest that shows 95 % of the training boxes at least 8 pixels wide and high, in the shape of the
+    pictures, with a longer side of 320 to 1024. `resize` is how a picture is brought to that: `letterbox` shows all of
+    it undistorted, on grey, `stretch` fills the input with all of it, and `crop` with an undistorted part of it.
+    `tiles` cuts large pictures into overlapping windows, each of which is brought to the input by itself: a side in
+    pixels of the picture, (height, width), or `@tiles()`, which has more settings; what is judged and predicted are
+    whole pictures all the same. `augment` is one operation, or several of them. `judge` is the split that the final
+    metrics are of; where there is no test split it is validation. `evaluator` is the task's own where none is given,
+    and `metric` the one of its metrics that decides which weights of a run are kept; without it, that is the primary
+    one. `engine` computes what is only computed forward: the frozen part. `precision` is what layers compute in;
+    weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are
+    faster in less. `seed` decides the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -112,7 +120,7 @@ class Run:
     metric: str | None = None
     engine: Engine = TensorFlow()
     memory: usage.Memory = usage.Memory()
-    image_size: int | tuple[int, int] = 320
+    image_size: int | tuple[int, int] | Literal["auto"] = 320
     resize: Resize = "letterbox"
     tiles: int | tuple[int, int] | Tiles | None = None
     judge: Literal["test", "validation"] = "test"
@@ -134,7 +142,12 @@ class Run:
     @property
     def size(self) -> tuple[int, int]:
         """The input's height and width."""
-        return height_width(self.image_size)
+        return self.sizing.size if self.sizing else height_width(self.image_size)
+
+    @cached_property
+    def sizing(self) -> Sizing | None:
+        """The size that the training boxes ask for, if they are to choose it."""
+        return choose(self.data.train, tiles_of(self.tiles)) if self.image_size == "auto" else None
 
     @property
     def windows(self) -> Windows:
@@ -173,7 +186,8 @@ def train(
       DataError, ModelError, TrainingError: as the rooms that the experiment passes through say.
     """
     started, devices = time.monotonic(), several(run.fit.strategy)
-    found = examine(run.data, run.size, task_of(run.head.task).check)
+    cut_up = tiles_of(run.tiles)
+    found = examine(run.data, run.size, task_of(run.head.task).check, tile=cut_up and cut_up.height_width)
     run = replace(run, data=replace(run.data, findings=(*run.data.findings, *found)))
     refuse_errors(run.data)
     fingerprint = describe(run.data, folder, config)
@@ -182,10 +196,8 @@ def train(
     keras.utils.set_random_seed(run.seed)
     mended = mend(folder)
     with RunLog(folder, listener, first_untold(folder)) as log:
-        for line in (*_warnings(run.data), *filter(None, [mended])):
-            log.say(line)
-        if devices.note:
-            log.say(devices.note)
+        for line in (*_warnings(run.data), *filter(None, [mended, run.sizing, devices.note])):
+            log.say(str(line))
         detector, layers = assemble(run, devices)
         describe_model(run, detector, layers, folder)
         if detector.restored is not None:
@@ -231,24 +243,34 @@ def reopen(
     return detector, cut(detector.network, detector.blocks)
 
 
-def evaluate(run: Run, folder: Path, at_once: int = BATCH) -> dict[str, Any]:
+def evaluate(run: Run, folder: Path, at_once: int = BATCH, fusion: Fusion = Fusion()) -> dict[str, Any]:
     """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics.
 
-    `at_once` is how many pictures are looked at together.
+    `at_once` is how many pictures are looked at together. Where `fusion` looks at them in several ways, "plain" are the
+    metrics without that, and "seconds" how long predicting took (without, with it).
 
     Raises:
       DataError: the data has a class that the detector was not trained for.
     """
-    detector, parts = reopen(run.backbone, run.head, run.size, folder, run.precision)
+    run = replace(run, image_size=trained_size(folder) if run.image_size == "auto" else run.size)
     split, dataset = run.judged
-    dataset = relabelled(dataset, detector.classes)
+    reopened = lru_cache(1)(lambda size: reopen(run.backbone, run.head, size, folder, run.precision))
+    dataset = relabelled(dataset, reopened(run.size)[0].classes)
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    found = predict(detector, parts, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
+    began = time.monotonic()
+    ways = looks(fusion, reopened, run.size, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
+    plain = next(ways)
+    alone = time.monotonic() - began
+    found = fuse([plain, *ways], dataset)
+    seconds = (alone, time.monotonic() - began)
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
-    return {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
+    result = {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
+    if fusion == Fusion():
+        return result
+    return result | {"plain": run.evaluator.judge(dataset, plain, run.metric), "seconds": seconds}
 
 
 def refuse_errors(data: Splits) -> None:

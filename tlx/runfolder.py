@@ -98,6 +98,12 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
     _write(folder / "model.json", model)
 
 
+def trained_size(folder: Path) -> tuple[int, int]:
+    """Return the (height, width) of the input that the run in a folder was trained at."""
+    height, width = json.loads((folder / "model.json").read_text())["size"]
+    return height, width
+
+
 def write_predictions(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:
     """Write `predictions-SPLIT.json`: the task's rows for each picture of a split, in the order of `data.json`."""
     task = task_of(dataset.task)

@@ -12,7 +12,7 @@ from tlx.registry import rooms
 from tlx.windows import Window
 
 # Enlarged by more than this, a tile shows nothing that it did not show before.
-_MOST_ENLARGED = 4.0
+MOST_ENLARGED = 4.0
 
 
 @rooms.register("tiles")
@@ -67,12 +67,12 @@ class Tiles:
                 " give smaller tiles, or None"
             )
 
-    def refuse_misfit(self, size: tuple[int, int], resize: str) -> None:
-        """Raise a ConfigError where tiles and an input of `size`, (height, width), contradict each other."""
-        (tall, wide), (height, width) = self.height_width, size
+    def refuse_misfit(self, size: tuple[int, int] | None, resize: str) -> None:
+        """Raise a ConfigError where tiles and an input of `size`, (height, width) if known, contradict each other."""
+        (tall, wide), (height, width) = self.height_width, size or self.height_width
         scale = min(height / tall, width / wide)
-        if scale > _MOST_ENLARGED:
-            least = (-(-height // int(_MOST_ENLARGED)), -(-width // int(_MOST_ENLARGED)))
+        if scale > MOST_ENLARGED:
+            least = (-(-height // int(MOST_ENLARGED)), -(-width // int(MOST_ENLARGED)))
             raise ConfigError(
                 f"run.tiles: a tile of {wide} x {tall} pixels would be enlarged {scale:.1f} times to run.image_size ="
                 f" {size!r} (height, width), and show nothing more: give tiles of at least {least}, or a smaller input"

@@ -14,6 +14,7 @@ from tlx.augment.view import place
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import file_hash
 from tlx.data.recent import open_recent
+from tlx.data.targets import ANY_CLASS
 
 
 class Window(NamedTuple):
@@ -60,6 +61,14 @@ class Place:
         """A digest, in hexadecimal, that stands for the pixels: of the file and, where it is not whole, the window."""
         content = file_hash(self.example.image)
         return content if self.is_whole else hashlib.sha256(f"{content} {tuple(self.window)}".encode()).hexdigest()
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The classes of the labels that count in the window, each once: positions in `Dataset.classes`."""
+        labels = self.example.targets.counted
+        if not self.is_whole:
+            labels = self.example.objects.labels[~self.as_picture(0).ignore]
+        return np.unique(labels[labels != ANY_CLASS])
 
     def open(self) -> Image.Image:
         """Return the window's pixels, upright and in mode RGB."""

@@ -109,10 +109,14 @@ def test_an_experiment_is_inspected_as_it_is_divided_and_at_its_size(scenes, tmp
 
 def test_an_experiment_shows_eight_augmented_views(scenes, tmp_path):
     several = "run.augment = (@augmentations.vertical_flip(), @augmentations.mosaic())\nrun.resize = 'stretch'\n"
+    several += "run.tiles = (200, 300)\n"
     (tmp_path / "tiny.gin").write_text(EXPERIMENT.format(folder=scenes) + several)
     code, output, errors = inspect("tiny.gin", "--out=there", cwd=tmp_path)
     assert code in (0, 1), errors
     assert "augmented: there/augmented.png" in output
+    assert "box size once tiles are 96 x 64 px" in output
+    assert "boxes under 8 px on their shorter side: 0% at 320 x 320" in output
+    assert "advice: run.image_size = (" in output
     html = (tmp_path / "there/index.html").read_text()
     shown = html[html.index("Augmented views") :]
     assert shown.count("<figure>") == 8

@@ -78,6 +78,22 @@ flags.register_validator(
 )
 
 
+flags.DEFINE_string(
+    "fuse", None, 'Ways to look at pictures beside as they are: "mirror", scales of the input such as 1.25, or both.'
+)
+
+
+def fusion() -> Any:
+    """Return the `tlx.fusion.Fusion` that --fuse asks for.
+
+    Raises:
+      ConfigError: it makes no sense.
+    """
+    from tlx.fusion import Fusion  # noqa: PLC0415  The commands that only answer need none of this.
+
+    return Fusion.of(FLAGS.fuse, "--fuse") if FLAGS.fuse else Fusion()
+
+
 def _tiles_binding() -> list[str]:
     """Return the binding that --tiles stands for, if it is given."""
     if FLAGS.tiles is None:

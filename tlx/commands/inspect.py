@@ -25,7 +25,8 @@ from tlx.errors import TlxError
 from tlx.pipeline import Views, height_width
 from tlx.registry import Entry, commands
 from tlx.report.terminal import Terminal
-from tlx.tiles import tiles_of
+from tlx.sizing import choose
+from tlx.tiles import Tiles, tiles_of
 from tlx.tree import Node, walk
 
 for _name in ("format", "gin_bindings", "allow_imports", "out"):
@@ -40,12 +41,16 @@ _SIZE = 320
 
 
 class _Read(NamedTuple):
-    """What is to be inspected: the data, its reader's name, the (height, width) that it is trained at, and as what."""
+    """What is to be inspected: the data, its reader's name, the (height, width) that it is trained at, and as what.
+
+    `tile` is the (height, width) of the parts that pictures are cut into first, if they are.
+    """
 
     data: Dataset | Splits
     format: str
     size: tuple[int, int]
     views: Views | None = None
+    tile: tuple[int, int] | None = None
 
 
 @commands.register("inspect")
@@ -53,7 +58,8 @@ def inspect_data(arguments: list[str]) -> None:
     """tlx inspect PATH: say what a dataset holds and what is wrong with it.
 
     PATH is a folder or file of any format, or an experiment's gin file, whose data is then inspected as it is
-    divided, and at its image size. Prints counts, histograms and findings, and writes index.html, sheet.png
+    divided, at its image size and in its tiles. Prints counts, histograms, the image size and tiles that the boxes ask
+    for, and findings, and writes index.html, sheet.png
     (pictures with their boxes) and inspection.json to --out; of an experiment also augmented.png, eight views as it
     would train on them. The exit code is 0 where nothing is worse than a
     note, 1 for warnings, and 2 for errors, or where the data cannot be read at all.
@@ -95,7 +101,7 @@ def _inspect(arguments: list[str]) -> int:
     with Terminal(Console(stderr=True)) as terminal, watched_by(partial(terminal.progress, "looking at pictures")):
         read = _read(path)
         root = path if isinstance(read.data, Dataset) else None
-        inspection = inspect(read.data, read.size, path, read.format, root, read.views)
+        inspection = inspect(read.data, read.size, path, read.format, root, read.views, read.tile)
     if not FLAGS.json:
         overview.show(CONSOLE, inspection)
     told = inspection.to_json()
@@ -130,21 +136,22 @@ def _read(path: Path) -> _Read:
 def _read_experiment(path: Path) -> _Read:
     experiment = config.load([path], FLAGS.gin_bindings, FLAGS.allow_imports)
     data = experiment.trees["run"].arguments["data"]
-    size = height_width(FLAGS.image_size or experiment.value("run.image_size"))
     names = {_reader(node) for node in walk([data]) if node.entry.kind == "readers"}
     format = names.pop() if len(names) == 1 else "several formats"
     divided = config.build(data)
-    return _Read(divided, format, size, _views(experiment, divided, size))
+    tiles = tiles_of(config.build_value(experiment.value("run.tiles")))
+    size = FLAGS.image_size or experiment.value("run.image_size")
+    size = choose(divided.train, tiles).size if size == "auto" else height_width(size)
+    return _Read(divided, format, size, _views(experiment, divided, size, tiles), tiles and tiles.height_width)
 
 
-def _views(experiment: Experiment, data: Any, size: tuple[int, int]) -> Views:
+def _views(experiment: Experiment, data: Any, size: tuple[int, int], tiles: Tiles | None) -> Views:
     """Return the views that an experiment trains on."""
     given = experiment.value("run.augment")
     augment = tuple(
         config.build(one) if isinstance(one, Node) else one for one in (given if isinstance(given, tuple) else (given,))
     )
     resize, seed = experiment.value("run.resize"), experiment.value("run.seed")
-    tiles = tiles_of(config.build_value(experiment.value("run.tiles")))
     cut = {"windows": tiles, "empty": tiles.empty} if tiles else {}
     return Views(data.train, size, augment, seed=seed, resize=resize, **cut)
 

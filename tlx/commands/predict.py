@@ -6,12 +6,12 @@ from absl import flags
 from rich.text import Text
 
 from tlx import ownership
-from tlx.commands.experiment import trained
+from tlx.commands.experiment import fusion, trained
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import TlxError
 from tlx.registry import commands
 
-for _name in ("gin_bindings", "run_dir", "out", "allow_imports", "tiles"):
+for _name in ("gin_bindings", "run_dir", "out", "allow_imports", "tiles", "fuse"):
     flags.declare_key_flag(_name)
 flags.DEFINE_float("min_score", 0.3, "Draw detections that score at least this.", 0.0, 1.0)
 
@@ -25,6 +25,7 @@ def predict(arguments: list[str]) -> None:
     folder `predictions` in RUN_DIR, or RUN_DIR-predictions beside it where RUN_DIR has no list of what tlx made).
     Boxes are (x_min, y_min, x_max, y_max) in pixels of the upright picture. --tiles cuts large pictures into
     overlapping windows, whatever the run was trained on; what several of them see of an object is told once.
+    --fuse=mirror looks at mirrored pictures as well.
     """
     folder, experiment = trained(arguments[:1])
     if len(arguments) < 2:
@@ -37,8 +38,9 @@ def predict(arguments: list[str]) -> None:
     target = Path(chosen or (folder / "predictions" if inside else f"{folder}-predictions"))
     ownership.take(target, "predictions", within=folder if inside else None)
     paths = [Path(argument) for argument in arguments[1:]]
+    fused = fusion()
     must_cut = FLAGS.tiles not in (None, "none")
-    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut)
+    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut, fused)
     for error in errors:
         CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
     CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)

@@ -15,6 +15,7 @@ from tlx.data.doctor.patient import Patient, admit
 from tlx.data.splits.parts import Splits
 from tlx.pipeline import Views
 from tlx.report.histogram import Histogram, counted, doubling
+from tlx.sizing import Advice, advise
 from tlx.tasks.task import Task, task_of
 
 # COCO's: a box is small below 32 x 32 pixels and large from 96 x 96 on.
@@ -91,18 +92,24 @@ class Inspection:
         """The sizes of images, and, where labels have sizes, theirs and how many an image has."""
         examples = self.patient.examples
         height, width = self.patient.size
+        what = "tiles" if self.patient.tile else "images"
         images = doubling("image size: √(width x height), px", (float(e.width * e.height) ** 0.5 for e in examples))
         if not self.task.sized:
             return [images]
-        scales = [min(width / e.width, height / e.height) for e in examples]
         sides = [_sides(e)[~e.objects.ignore] for e in examples]
-        trained = [side * scale for side, scale in zip(sides, scales, strict=True)]
+        trained = [side * self.patient.scale(e) for side, e in zip(sides, examples, strict=True)]
         return [
             images,
             doubling("box size: √(width x height), px", _joined(sides)),
-            doubling(f"box size once images are {width} x {height} px", _joined(trained)),
+            doubling(f"box size once {what} are {width} x {height} px", _joined(trained)),
             counted(f"{self.task.labels} in an image", (len(e.targets.counted) for e in examples)),
         ]
+
+    @cached_property
+    def advice(self) -> Advice | None:
+        """Which input size the training pictures ask for, and whether to cut them up, where labels have sizes."""
+        examples = self.patient.parts.get("train", self.patient.examples)
+        return advise(examples) if self.task.sized else None
 
     def image_kinds(self) -> dict[str, int]:
         """Return how many images there are of each format and mode, such as "JPEG, RGB"."""
@@ -122,6 +129,7 @@ class Inspection:
             "parts": self.parts,
             "counts": self.rows,
             "image_kinds": self.image_kinds(),
+            "advice": self.advice and asdict(self.advice),
             "histograms": [asdict(histogram) for histogram in self.histograms],
             "codes": [
                 {"code": code, "severity": found[0].severity, "count": len(found)}
@@ -138,10 +146,14 @@ def inspect(
     format: str,
     root: Path | None = None,
     views: Views | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> Inspection:
-    """Return all there is to tell about data that is to be trained at `size`, (height, width) in pixels."""
-    patient = admit(data, size, root)
-    found = (*data.findings, *examine(data, size, task_of(patient.task).check, root))
+    """Return all there is to tell about data that is to be trained at `size`, (height, width) in pixels.
+
+    `tile` is the (height, width) of the parts that pictures are cut into first, if they are.
+    """
+    patient = admit(data, size, root, tile)
+    found = (*data.findings, *examine(data, size, task_of(patient.task).check, root, tile))
     return Inspection(str(path), path.resolve().stem, format, patient, found, views)
 
 

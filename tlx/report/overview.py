@@ -22,10 +22,10 @@ def overview(inspection: Inspection) -> RenderableType:
     title = Text.assemble((printable(inspection.name), "bold"), f": {inspection.format}, {inspection.summary}")
     kinds = "; ".join(f"{n} x {kind}" for kind, n in list(inspection.image_kinds().items())[:6])
     parts = [_parts(inspection)] if len(inspection.parts) > 1 else []
-    findings = findings_text(inspection.groups)
-    return Group(
-        title, Text(kinds, style="dim"), "", _counts(inspection), *parts, "", _histograms(inspection), *findings
-    )
+    shown = [_counts(inspection), *parts, "", _histograms(inspection)]
+    if inspection.advice:
+        shown += ["", Text(str(inspection.advice))]
+    return Group(title, Text(kinds, style="dim"), "", *shown, *findings_text(inspection.groups))
 
 
 def findings_text(groups: dict[str, list[Finding]]) -> Iterator[Text]:

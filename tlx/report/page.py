@@ -82,12 +82,17 @@ def page(inspection: Inspection) -> str:
             f"<h1>{title}</h1><p>{_text(lead)}<br>{_text(kinds)}</p>",
             f"<h2>Findings</h2>{_findings(inspection)}",
             f'<h2>Counts</h2><div class="scroll">{_counts(inspection)}</div>',
-            f'<h2>Sizes</h2><div class="histograms">{histograms}</div>',
+            f'<h2>Sizes</h2><div class="histograms">{histograms}</div>{_advice(inspection)}',
             f"<h2>Pictures</h2>{_figures(_drawn(inspection, chosen(inspection, _SHOWN)))}",
             f"<h2>Augmented views</h2>{_figures(_augmented(inspection.views))}" if inspection.views else "",
             "</body></html>\n",
         )
     )
+
+
+def _advice(inspection: Inspection) -> str:
+    lines = str(inspection.advice).splitlines() if inspection.advice else []
+    return f"<p>{'<br>'.join(map(_text, lines))}</p>" if lines else ""
 
 
 def _findings(inspection: Inspection) -> str:

@@ -13,7 +13,7 @@ from tlx.augment.view import Box
 from tlx.data.dataset import Dataset, Example, Finding
 from tlx.data.doctor.boxes import check_boxes
 from tlx.data.doctor.patient import Patient
-from tlx.data.targets import Boxes, Targets
+from tlx.data.targets import Boxes, Targets, iou
 from tlx.errors import ModelError
 from tlx.registry import tasks
 from tlx.report.pictures import draw
@@ -25,6 +25,8 @@ PADDING = -2
 _OWN = ("boxes", "scores", "labels")
 # Boxes of one class that agree by more than this IoU are of one object, where several windows saw them.
 _ALIKE = 0.5
+# Boxes of one class that agree by more than this IoU are fused, where several views saw all of a picture.
+_FUSED = 0.55
 # A box that comes so near to the end of its window, in pixels or as a share of its side, goes on beyond it. A network
 # that sees only a part of an object does not end it at the very edge.
 _EDGE, _NEAR = 1.0, 0.1
@@ -154,6 +156,32 @@ class Detection(Task):
         kept = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
         extra = {name: together(one.extra[name] for one in predictions)[first][kept] for name in predictions[0].extra}
         return Detections(boxes[kept], scores[kept], labels[kept], extra)
+
+    def fuse(self, predictions: Sequence[Detections]) -> Detections:
+        """Return means, weighted by score, of the boxes that agree, and as scores their means over all predictions.
+
+        Where only some of these saw an object, its score is less by that. What is further known of a box is that of the
+        best. Source: Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021.
+        """
+        boxes, scores, labels = (np.concatenate([getattr(one, name) for one in predictions]) for name in _OWN)
+        source = np.repeat(np.arange(len(predictions)), [len(one) for one in predictions])
+        groups: list[list[int]] = []
+        means = np.zeros((len(boxes), 4), np.float32)
+        for i in np.argsort(-scores, kind="stable").tolist():
+            fits = iou(boxes[i], means[: len(groups)]) if groups else np.zeros(0)
+            # Each prediction has an object once.
+            free = [labels[g[0]] == labels[i] and source[i] not in source[g] for g in groups]
+            fits = np.where(np.array(free, np.bool_), fits, 0.0)
+            at = int(fits.argmax()) if len(fits) and fits.max() > _FUSED else len(groups)
+            if at == len(groups):
+                groups.append([])
+            groups[at].append(i)
+            means[at] = np.average(boxes[groups[at]].astype(np.float64), axis=0, weights=scores[groups[at]])
+        fused = np.array([scores[group].sum() / len(predictions) for group in groups], np.float32)
+        best = np.argsort(-fused, kind="stable")
+        first = np.array([group[0] for group in groups], np.int64)[best]
+        extra = {n: np.concatenate([one.extra[n] for one in predictions])[first] for n in predictions[0].extra}
+        return Detections(means[: len(groups)][best], fused[best], labels[first], extra)
 
     def draw(
         self,

@@ -65,6 +65,10 @@ class Task(ABC):
         Each is in terms of the whole picture. What several of them saw, because windows overlap, belongs in it once.
         """
 
+    def fuse(self, predictions: Sequence[Any]) -> Any:
+        """Return one prediction of a picture from several that all saw the whole of it: by default, joined ones."""
+        return self.join(predictions)
+
     @abstractmethod
     def draw(
         self,

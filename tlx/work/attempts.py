@@ -13,6 +13,7 @@ from tlx.events import NOBODY, Listener
 from tlx.memory import Limit, Memory
 from tlx.pipeline import height_width
 from tlx.predict import BATCH
+from tlx.sizing import USUAL
 from tlx.tree import walk
 from tlx.work.hand import Hand, Outcome
 from tlx.work.ledger import UNKNOWN, Ledger, Need, kind
@@ -245,9 +246,12 @@ def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
 
     Beside a smaller picture they are what the experiment's factories say of themselves.
     """
-    height, width = (side * 3 // 4 // 32 * 32 for side in height_width(experiment.value("run.image_size")))
-    if min(height, width) > 0:
-        yield [f"run.image_size = ({height}, {width})"], []
+    size = experiment.value("run.image_size")
+    if size == "auto":
+        # Which one that is, only a run knows, which has read its data.
+        yield [f"run.image_size = {USUAL}"], []
+    elif min(smaller := tuple(side * 3 // 4 // 32 * 32 for side in height_width(size))) > 0:
+        yield [f"run.image_size = {smaller}"], []
     for node in walk([experiment.trees["run"]]):
         if node.entry.smaller:
             yield from node.entry.smaller(**given(node, node.entry.smaller))

@@ -181,3 +181,8 @@ def test_it_learns_to_find_what_is_drawn(draw, assemble, part):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=rf"heads\.gfl\.{next(iter(wrong))}"):
         Gfl(**wrong)
+
+
+def test_an_input_larger_than_any_box_could_be_is_refused():
+    with pytest.raises(ConfigError, match=r"heads\.gfl\.bins = 4 makes boxes of up to 256 .* heads\.gfl\.bins = 5"):
+        Gfl(channels=16, bins=4).build(SHAPES, 1, (128, 300))

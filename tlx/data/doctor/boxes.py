@@ -72,15 +72,15 @@ def twins(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _small(patient: Patient, example: Example) -> Iterator[Finding]:
     height, width = patient.size
-    scale = min(width / example.width, height / example.height)
-    sides = (example.objects.boxes[:, 2:] - example.objects.boxes[:, :2]).min(axis=1) * scale
+    sides = (example.objects.boxes[:, 2:] - example.objects.boxes[:, :2]).min(axis=1) * patient.scale(example)
     (small,) = np.nonzero((sides < MIN_SIDE) & ~example.objects.ignore)
     if len(small):
         least = small[sides[small].argmin()]
+        what, smaller = ("a tile", "smaller ") if patient.tile else ("the image", "")
         message = (
-            f"{len(small)} of {len(example.targets.counted)} boxes are less than {MIN_SIDE:g} px wide or high once the "
-            f"image is {width} x {height} px, such as {_named(patient, example, least)} with {sides[least]:.1f} px; "
-            "train at a larger image_size, or cut the image into tiles"
+            f"{len(small)} of {len(example.targets.counted)} boxes are less than {MIN_SIDE:g} px wide or high once "
+            f"{what} is {width} x {height} px, such as {_named(patient, example, least)} with {sides[least]:.1f} px; "
+            f"train at a larger image_size, or cut the image into {smaller}tiles"
         )
         yield patient.at(example, "tiny-box", "warning", message, _record(example, least))
 

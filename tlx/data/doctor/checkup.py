@@ -16,15 +16,20 @@ Check = Callable[[Patient], Iterable[Finding]]
 
 
 def examine(
-    data: Dataset | Splits, size: tuple[int, int], check_labels: Check, root: Path | None = None
+    data: Dataset | Splits,
+    size: tuple[int, int],
+    check_labels: Check,
+    root: Path | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what is wrong with data beyond what reading and splitting it found.
 
-    `size` is the (height, width) in pixels that it is to be trained at, and `check_labels` its task's `check`.
+    `size` is the (height, width) in pixels that it is to be trained at, `tile` that of the parts which pictures are cut
+    into first, if they are, and `check_labels` its task's `check`.
     Findings name files relative to `root`, or to the images' common folder. Image files are read once while they
     stay as they are.
     """
-    patient = admit(data, size, root)
+    patient = admit(data, size, root, tile)
     return tuple(finding for check in (*CHECKS, check_labels) for finding in check(patient))
 
 

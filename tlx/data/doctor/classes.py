@@ -50,6 +50,7 @@ def _imbalance(patient: Patient, counts: np.ndarray) -> Iterator[Finding]:
     if ratio >= _IMBALANCE:
         names = patient.classes
         message = f"{counts[most]} x {names[most]!r} against {counts[least]} x {names[least]!r}, {ratio:.1f} to 1"
+        message += "; fit.oversample shows pictures of rare classes more often"
         yield _of(names[least], "class-imbalance", "info", message)
 
 

@@ -1,5 +1,6 @@
 """What the doctor's checks look at."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ NO_PART, ALL = "in no part", "all"
 class Patient:
     """A dataset, whole or in parts, the size (height, width) that it is trained at, and what is known of it.
 
-    `findings` are those that reading and splitting brought to light; files are named relative to `root`.
+    `findings` are those that reading and splitting brought to light; files are named relative to `root`. Where pictures
+    are cut up first, `tile` is the (height, width) of what is brought to that size.
     """
 
     classes: tuple[str, ...]
@@ -31,6 +33,7 @@ class Patient:
     size: tuple[int, int]
     root: Path
     findings: tuple[Finding, ...]
+    tile: tuple[int, int] | None = None
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
@@ -46,6 +49,11 @@ class Patient:
     def part_of(self) -> list[str]:
         """The part that each example is in."""
         return [name for name, part in self.parts.items() for _ in part]
+
+    def scale(self, example: Example) -> float:
+        """Return how many pixels of the input a pixel of an example's picture becomes."""
+        (height, width), (tall, wide) = self.size, self.tile or (math.inf, math.inf)
+        return min(width / min(example.width, wide), height / min(example.height, tall))
 
     def name(self, example: Example) -> str:
         """Return how a finding names the image of an example."""
@@ -64,14 +72,16 @@ class Patient:
         return np.bincount(np.concatenate([np.zeros(0, np.int32), *labels]), minlength=len(self.classes))
 
 
-def admit(data: Dataset | Splits, size: tuple[int, int], root: Path | None = None) -> Patient:
+def admit(
+    data: Dataset | Splits, size: tuple[int, int], root: Path | None = None, tile: tuple[int, int] | None = None
+) -> Patient:
     """Return the patient that data is; files are named relative to `root`, or their common folder if none is in it."""
     if isinstance(data, Splits):
         first, parts = data.train, {name: part.examples for name, part in data.parts().items()}
     else:
         first, parts = data, parts_of(data)
     under = root and any(e.image.is_relative_to(root) for part in parts.values() for e in part)
-    return Patient(first.classes, first.task, parts, size, root if under else _common(parts), data.findings)
+    return Patient(first.classes, first.task, parts, size, root if under else _common(parts), data.findings, tile)
 
 
 def parts_of(dataset: Dataset) -> dict[str, tuple[Example, ...]]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.errors import refuse_values
+from tlx.errors import ConfigError, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations
@@ -26,12 +26,14 @@ class Gfl(Head):
     `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
     `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
     and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
-    without it, the backbone's own. A side is the mean of a softmax over 0, 1, ... `bins`
-    strides. `assigner` says which locations learn an object. `box_weight` weighs the GIoU loss of boxes and
+    without it, the backbone's own. A side is the mean of a softmax over 0, 1, ... `bins` strides; twice as many of the
+    coarsest strides must be as long as the input.
+
+    `assigner` says which locations learn an object. `box_weight` weighs the GIoU loss of boxes, and
     `distribution_weight` the distribution focal loss, beside the quality focal loss of scores. Detections are at most
-    `max_detections` for each image, none scored under `min_score`, and none of a class overlapping another by more
-    than `nms` IoU; the box of each is the mean of those of its class that overlap it by more than `voting` IoU, by
-    score and overlap, but with `voting = 1`.
+    `max_detections` of a picture, none scored under `min_score`, and none of a class overlapping a better one by more
+    than `nms` IoU. The box of each is the mean, by score and overlap, of those of its class that overlap it by more
+    than `voting` IoU; `voting = 1` leaves boxes as they are.
 
     Sources: Li et al., Generalized Focal Loss, NeurIPS 2020; Feng et al., TOOD, ICCV 2021; Kim and Lee, Probabilistic
     Anchor Assignment, ECCV 2020, for the voting; Lin et al., Feature Pyramid Networks, CVPR 2017.
@@ -47,7 +49,7 @@ class Gfl(Head):
     distribution_weight: float = 0.5
     max_detections: int = 100
     min_score: float = 0.01
-    nms: float = 0.6
+    nms: float = 0.55
     voting: float = 0.6
 
     def __post_init__(self):
@@ -69,6 +71,12 @@ class Gfl(Head):
         return choose_taps(backbone.taps, self.strides, "heads.gfl.strides", self.taps)
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltGfl":
+        if max(size) > (longest := 2 * self.bins * self.strides[-1]):
+            least = -(-max(size) // (2 * self.strides[-1]))
+            raise ConfigError(
+                f"heads.gfl.bins = {self.bins} makes boxes of up to {longest} pixels, and the input has {max(size)}:"
+                f" give at least heads.gfl.bins = {least}"
+            )
         return BuiltGfl(self, self._network(taps, classes), locations(taps, size))
 
     def _network(self, shapes: Sequence[TapShape], classes: int) -> Any:
