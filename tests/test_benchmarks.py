@@ -28,3 +28,28 @@ def test_a_benchmark_runs_and_writes_its_figures(tmp_path, name):
         assert min(figures["cached"] + figures["uncached"]) > 0
     else:
         assert [(row["workers"], row["finished"]) for row in figures["rows"]] == [(1, 2), (4, 2)]
+
+
+def test_looks_tell_how_well_each_look_ranks_the_ends(tmp_path):
+    # The first look ranks four runs the wrong way round, the second as they end.
+    for number, scores in enumerate(([0.4, 0.5, 0.5], [0.3, 0.6, 0.6], [0.2, 0.7, 0.7], [0.1, 0.8, 0.8])):
+        folder = tmp_path / "search" / "trials" / str(number)
+        folder.mkdir(parents=True)
+        looks = [{"metrics": {"primary": "AP", "values": {"AP": score}}} for score in scores]
+        (folder / "history.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+        for name, content in (
+            ("model", {"size": [64, 64], "layers": [{"trains": [False]}]}),
+            ("data", {"fingerprint": "abc"}),
+            ("result", {}),
+        ):
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS.parent), *filter(None, sys.path)])}
+    command = [sys.executable, BENCHMARKS / "looks.py", tmp_path]
+    done = subprocess.run(command, check=False, env=environment | {"COLUMNS": "200"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    assert [row[:4] for row in rows] == [
+        ["1", "-1.00", "-1.00", "-"],
+        ["2", "1.00", "1.00", "-"],
+        ["3", "1.00", "1.00", "-"],
+    ]

@@ -129,3 +129,19 @@ def test_an_experiment_says_how_to_run_it_and_can_be_searched(file):
     opening = file.read_text().partition("\nDATA =")[0]
     assert f"tlx search experiments/{file.name}" in opening
     assert evaluator_of(experiment).primary in opening
+
+
+@pytest.mark.parametrize("name", ["few", "some", "many", "small_objects"])
+def test_a_space_that_tlx_brings_can_be_included_from_anywhere(name, tmp_path):
+    text = (EXPERIMENTS[0].parent / "star_wars.gin").read_text().partition("search.space")[0]
+    file = tmp_path / "own.gin"
+    file.write_text(f"{text}include 'spaces/{name}.gin'\n")
+    experiment = config.load([file])
+    space.check(experiment, config.build(experiment.trees["search"]))
+    brought = Path(config.__file__).parent / "spaces" / f"{name}.gin"
+    assert experiment.place("search.space").startswith(str(brought))
+    assert f"include 'spaces/{name}.gin'" in brought.read_text()
+    # One's own of that name comes first.
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / f"{name}.gin").write_text("search.space = {'fit.epochs': ('float', 1, 40)}\n")
+    assert config.load([file]).value("search.space") == {"fit.epochs": ("float", 1, 40)}

@@ -128,11 +128,16 @@ def _parse(
         if isinstance(parsed, config_parser.ImportStatement):
             statements.append(_import(parsed, place, allow_imports))
         elif isinstance(parsed, config_parser.IncludeStatement):
-            target = (folder or Path()) / parsed.filename
-            statements += _read_file(target, parents, allow_imports, place)
+            statements += _read_file(_included(parsed.filename, folder), parents, allow_imports, place)
         else:
             statements.append(Statement(parsed.scope, parsed.selector, parsed.arg_name, parsed.value, place))
     return statements
+
+
+def _included(name: str, folder: Path | None) -> Path:
+    """Return the file that an include names: beside the one that includes it, or else one that tlx brings."""
+    beside, ours = (folder or Path()) / name, Path(__file__).parent / name
+    return ours if ours.is_file() and not beside.is_file() else beside
 
 
 def _parsed(text: str, file: str) -> Iterator[Any]:
