@@ -10,6 +10,7 @@ from tlx.engines.tensorflow import TensorFlow
 from tlx.models.detector import build
 from tlx.models.heads.fcos import Fcos
 from tlx.runfolder import WEIGHTS, save_weights
+from tlx.windows import WholePicture
 
 
 def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
@@ -19,6 +20,7 @@ def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
     for name, content in (("data.json", {"classes": dataset.classes}), ("result.json", {"seconds": 12.5})):
         checkpoint.write(tmp_path / name, json.dumps(content).encode())
     run = SimpleNamespace(backbone=tiny(), head=head, size=(64, 64), precision="float32", resize="letterbox")
+    run.image_size, run.windows = 64, WholePicture()
     run.engine, run.data = TensorFlow(), SimpleNamespace(validation=dataset)
     found = costs.measure(run, tmp_path, [*costs.COSTS])
     assert found.keys() == costs.COSTS.keys()

@@ -1,10 +1,10 @@
 """What a trained detector costs: how long a picture takes, how large it is, and how long it was trained."""
 
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tlx.features import Source, encoder
 from tlx.models.detector import Detector
@@ -12,7 +12,7 @@ from tlx.models.graph import Cut
 from tlx.pipeline import Views
 from tlx.predict import Predictor
 from tlx.run import Run, reopen
-from tlx.runfolder import WEIGHTS
+from tlx.runfolder import WEIGHTS, trained_size
 
 # Each is the less the better.
 COSTS = {
@@ -31,7 +31,8 @@ def measure(run: Run, folder: Path, wanted: Sequence[str]) -> dict[str, float]:
         "train_seconds": json.loads((folder / "result.json").read_text())["seconds"],
     }
     if not found.keys() >= set(wanted):
-        detector, cut = reopen(run.backbone, run.head, run.size, folder, run.precision)
+        size = trained_size(folder) if run.image_size == "auto" else run.size
+        detector, cut = reopen(run.backbone, run.head, size, folder, run.precision)
         found["parameters"] = float(detector.model.count_params())
         if "latency_ms" in wanted:
             found["latency_ms"] = _latency(run, detector, cut)
@@ -39,16 +40,18 @@ def measure(run: Run, folder: Path, wanted: Sequence[str]) -> dict[str, float]:
 
 
 def _latency(run: Run, detector: Detector, cut: Cut) -> float:
-    """Return the milliseconds a picture, by the fastest pass: what else a machine does only adds to it."""
-    pictures = run.data.validation.subset(range(min(_PICTURES, len(run.data.validation))), "timed")
-    views = Views(pictures, detector.size, resize=run.resize)
-    source = Source(views, views.element, encoder(cut, True), False, "")
-    predictor: Any = Predictor(detector, cut, source, 1, run.engine.compile(cut.prefix))
-    # The first pass traces.
+    """Return the milliseconds a picture: the mean of each one's fastest pass, for other work only adds to it."""
+    data = run.data.validation
+    pictures = [data.subset([number], "timed") for number in range(min(_PICTURES, len(data)))]
+    views = [Views(one, detector.size, resize=run.resize, windows=run.windows) for one in pictures]
+    sources = [Source(view, view.element, encoder(cut, True), False, "") for view in views]
+    predictor = Predictor(detector, cut, sources[0], 1, run.engine.compile(cut.prefix))
+    # The first one traces.
     predictor()
-    passes = []
-    for _ in range(_PASSES):
-        begun = time.perf_counter()
-        predictor()
-        passes.append(time.perf_counter() - begun)
-    return 1000 * min(passes) / len(pictures)
+    return 1000 * statistics.mean(min(_seconds(predictor, source) for _ in range(_PASSES)) for source in sources)
+
+
+def _seconds(predictor: Predictor, source: Source) -> float:
+    begun = time.perf_counter()
+    predictor(source)
+    return time.perf_counter() - begun

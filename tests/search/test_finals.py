@@ -13,8 +13,10 @@ from tlx.commands import experiment as commands
 from tlx.commands import search as search_command
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.evaluate.coco import SIZES, Coco
+from tlx.evaluate.evaluator import Metric
 from tlx.events import Listener
 from tlx.search import study
+from tlx.search.comparison import compared
 from tlx.search.finals import Finals
 from tlx.search.storage import identity
 from tlx.work import attempts
@@ -140,6 +142,25 @@ def test_the_experiment_as_written_is_judged_when_the_winner_is_chosen(run, work
     assert written["says"].startswith(
         "trial 1 beats the experiment as written on validation and test: test AP 0.312 against 0.250, validation AP"
         " 0.300 against 0.100; by one seed each"
+    )
+
+
+def test_what_seeds_alone_may_do_is_no_victory(run, worker):
+    worker.scores, worker.tested = [0.25, 0.28125, 0.2], {"0000": 0.25, "0001": 0.5}
+    assert run()["written"]["says"].startswith(
+        "trial 1 is a little ahead of the experiment as written on validation and"
+    )
+
+
+def test_of_a_metric_that_is_no_share_it_is_not_said_what_seeds_do():
+    def row(trial, error):
+        return {"trial": trial, "validation": {"primary": "error", "values": {"error": error}}}
+
+    metric, judged = Metric("error", "minimize", worst=100.0), {"split": "validation", "metrics": {}}
+    found = compared(metric, row(3, 2.5), judged, row(0, 2.75), None, None)
+    assert found["gain"] == {"validation": 0.25}
+    assert found["says"] == (
+        "trial 3 beats the experiment as written on validation: validation error 2.500 against 2.750; by one seed each"
     )
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
 from tlx import checkpoint, ownership
+from tlx.report.text import amount
 
 _WIDTH, _HEIGHT, _MARGIN, _DOT = 640, 420, 64, 6
 _INK, _PALE, _FRONT, _OVER = (40, 40, 40), (170, 170, 170), (0, 114, 178), (213, 94, 0)
@@ -36,7 +37,7 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str) 
         made.add_column(column, justify="right")
     made.add_column("bindings")
     for row in front(rows, names):
-        costs = (f"{row['costs'][name]:.4g}" for name in names)
+        costs = (amount(row["costs"][name]) for name in names)
         made.add_row(str(row["trial"]), f"{abs(row['score']):.3f}", *costs, "; ".join(row["bindings"]))
     return made
 
@@ -72,7 +73,7 @@ def _panel(
     across, up = _Axis(costs, _MARGIN, _WIDTH - _MARGIN), _Axis(scores, _HEIGHT - _MARGIN, _MARGIN // 2)
     draw.line((_MARGIN, _MARGIN // 2, _MARGIN, _HEIGHT - _MARGIN, _WIDTH - _MARGIN, _HEIGHT - _MARGIN), _INK)
     for value in (across.low, across.high):
-        draw.text((across(value), _HEIGHT - _MARGIN + 6), f"{value:.4g}", _INK, font, anchor="mt")
+        draw.text((across(value), _HEIGHT - _MARGIN + 6), amount(value), _INK, font, anchor="mt")
     for value in (up.low, up.high):
         draw.text((_MARGIN - 6, up(value)), f"{abs(value):.3g}", _INK, font, anchor="rm")
     draw.text((_WIDTH // 2, _HEIGHT - _MARGIN // 2), name, _INK, font, anchor="mm")

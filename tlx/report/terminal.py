@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tlx.evaluate.evaluator import headline, in_words
 from tlx.events import Answer, Listener, Look
+from tlx.report.text import amount
 
 # In a file or pipe it is silent for so many seconds at most.
 _SILENT = 30.0
@@ -156,7 +157,7 @@ def trials_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         line = lines.get(row["trial"], {})
         seconds = f"{row['seconds']:.0f}" if row["seconds"] else ""
-        paid = (f"{row['costs'][name]:.4g}" if row.get("costs") else "" for name in costs)
+        paid = (amount(row["costs"][name]) if row.get("costs") else "" for name in costs)
         cells = (str(row["trial"]), _state(row), *(shown(line.get(name)) for name in names), *paid, seconds)
         table.add_row(*cells, escape("; ".join(row["bindings"])), style="bold green" if row["trial"] == best else "")
     return table
