@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tlx.engines.engine import Engine
+from tlx.data.images import opening_once
+from tlx.engines.engine import Engine, Settled
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
 from tlx.featurefiles import TakenError
@@ -22,6 +25,8 @@ from tlx.registry import rooms
 from tlx.segment import Layout
 
 _BATCH = 16
+# So many pictures show whether an engine agrees with TensorFlow.
+_SOME = 4
 # To be counted up when pictures are decoded or resampled, or features stored, in another way.
 _FORMAT = 3
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -102,6 +107,15 @@ def encoder(cut: Cut, cached: bool) -> Callable[[Sequence[Any]], list[Any]]:
     return list if cached else lambda inputs: cut.start(tf.cast(inputs[0], tf.float32))
 
 
+def settle(engine: Engine, cut: Cut, views: Views) -> Settled:
+    """Return the engine that computes the frozen part of a network; it is chosen by a few of the pictures."""
+
+    def pictures() -> np.ndarray:
+        return np.stack([views.element(Unit(*part))[0][0] for part in views.parts[:_SOME]])
+
+    return engine.settle(cut.prefix, pictures)
+
+
 def source(
     views: Views,
     cut: Cut,
@@ -159,8 +173,10 @@ def _computed(
     """Yield the boundary's tensors for every view of these windows, in order, in batches."""
     units = [Unit(*part, view) for part in parts for view in range(views.count)]
     forward = engine.compile(cut.prefix)
+    # All views of a picture are drawn together, by as many threads as there are cores.
+    load = partial(views.element, decode=opening_once(views.pictures * (os.cpu_count() or 1)))
     done = 0
-    for _, (pictures,), _ in batches(views.element, chunks(units, batch, batch)):
+    for _, (pictures,), _ in batches(load, chunks(units, batch, batch)):
         # What is too large for the type becomes infinite, which is told in better words below.
         with np.errstate(over="ignore"):
             arrays = [features.astype(settings.dtype, copy=False) for features in forward(pictures.numpy())]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from tlx.config import Experiment
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
-from tlx.engines.tensorflow import TensorFlow
+from tlx.engines.auto import Auto
 from tlx.errors import DataError
 from tlx.pipeline import height_width
 from tlx.predict import predict
@@ -20,13 +20,18 @@ from tlx.tasks.task import task_of
 
 
 def predict_pictures(
-    experiment: Experiment, folder: Path, paths: Sequence[Path], target: Path, min_score: float
+    experiment: Experiment,
+    folder: Path,
+    paths: Sequence[Path],
+    target: Path,
+    min_score: float,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[int, list[str]]:
     """Write the predictions for pictures, and for all in folders and the folders within these, to `target`.
 
-    `predictions.json` lists for each picture its size and what the task tells of it; drawn is what scores at
-    least `min_score`. The experiment's own dataset is not opened. Returns how many pictures there were, and what
-    kept others from being read, which `predictions.json` lists with their "error".
+    `predictions.json` lists for each picture its size and what the task tells of it; drawn is what scores at least
+    `min_score`. The experiment's own dataset is not opened. `say` is told what computes them. Returns how many pictures
+    there were, and what kept others from being read, which `predictions.json` lists with their "error".
 
     Raises:
       DataError: a path does not exist, or a folder holds no picture.
@@ -40,8 +45,8 @@ def predict_pictures(
     examples, listed = _read(list(dict.fromkeys(picture for path in paths for picture in _pictures(path, refused))))
     listed += [{"image": str(Path(one.filename).absolute()), "error": str(one)} for one in refused]
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
-    engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
-    how = {"engine": engine, "resize": experiment.value("run.resize")}
+    engine = config.build(given["engine"]) if "engine" in given else Auto()
+    how = {"engine": engine, "resize": experiment.value("run.resize"), "say": say}
     found = predict(detector, cut, pictures, **how) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)

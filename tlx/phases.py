@@ -9,18 +9,20 @@ import numpy as np
 
 from tlx import freeze, memory
 from tlx.devices import Devices
+from tlx.engines.engine import Engine
 from tlx.events import Answer, Listener, Look
-from tlx.features import Source, encoder, source
+from tlx.features import Source, encoder, settle, source
 from tlx.fit import fit
 from tlx.freeze import Frozen, Span
 from tlx.history import History, reached, take_best
 from tlx.lazy import keras
 from tlx.learner import Learner
 from tlx.models.detector import Detector
-from tlx.models.graph import Cut, WeightLayer, cut
+from tlx.models.graph import Cut, WeightLayer, cut, steps
 from tlx.pipeline import Element, Unit, Views
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import RunLog
+from tlx.runfolder import describe_engine
 
 # So many training pictures show whether a network learns by heart.
 _SAMPLE = 32
@@ -28,10 +30,14 @@ _SAMPLE = 32
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training came to: how it went, and what predicts with the weights that it left."""
+    """What training came to: how it went, and what predicts with the weights that it left.
+
+    `engine` computes what was frozen in the last phase.
+    """
 
     history: History
     predictor: Predictor
+    engine: Engine
 
     @property
     def sees_validation(self) -> bool:
@@ -56,6 +62,7 @@ class Training:
     ):
         self.run, self.detector, self.layers = run, detector, layers
         self.log, self.devices, self.micros = log, devices, micros
+        self.engine: Engine = run.engine
         self.views = Views(run.data.train, run.size, run.augment, run.features.views, run.seed, run.resize)
 
     def __call__(self) -> Trained:
@@ -77,7 +84,7 @@ class Training:
             learner, predictor = self._phase(frozen, changing, span, history)
             frozen.verify()
         take_best(folder, learner, history)
-        return Trained(history, predictor)
+        return Trained(history, predictor, self.engine)
 
     def _tell(self, frozen: Frozen, span: Span, phases: int) -> None:
         self.log.say((f"{span}: " if phases > 1 else "") + frozen.summary())
@@ -88,6 +95,7 @@ class Training:
         run, parts = self.run, cut(self.detector.network, self.detector.blocks)
         micro = self.micros[span.number] if self.micros else None
         at_once = min(BATCH, micro or BATCH)
+        self.engine = self._settled(parts, span)
         train, validation = self._sources(parts, at_once)
         try:
             predictor = Predictor(self.detector, parts, validation, at_once)
@@ -100,19 +108,27 @@ class Training:
             validation.release()
         return learner, predictor
 
+    def _settled(self, parts: Cut, span: Span) -> Engine:
+        """Return the engine that computes what is frozen in a phase, and tell which one it is, and why."""
+        settled = settle(self.run.engine, parts, self.views)
+        if steps(parts.prefix):
+            self.log.say(f"frozen layers are computed by {settled}")
+            describe_engine(self.log.folder, span.number + 1, str(settled))
+        return settled
+
     def _sources(self, parts: Cut, at_once: int) -> tuple[Source, Source]:
         run, progress = self.run, self.log.listener.progress
-        train = source(self.views, parts, run.features, progress, at_once, run.engine)
+        train = source(self.views, parts, run.features, progress, at_once, self.engine)
         self.log.say(train.note)
         whole = Views(run.data.validation, run.size, resize=run.resize)
-        validation = source(whole, parts, run.features, progress, at_once, run.engine, train.bytes)
+        validation = source(whole, parts, run.features, progress, at_once, self.engine, train.bytes)
         if train.cached and not validation.cached:
             self.log.say(f"validation: {validation.note}")
         return train, validation
 
     def _sample(self, parts: Cut, cached: bool) -> Source:
         """Return a source of a fixed sample of the training pictures, kept in memory, like that of validation."""
-        train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
+        train, forward = self.run.data.train, self.engine.compile(parts.prefix)
         spread = np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int).tolist()
         views = Views(train.subset(spread, train.name), self.run.size, resize=self.run.resize)
         kept: dict[Unit, Element] = {}

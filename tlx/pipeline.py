@@ -8,12 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from tlx.augment import Augmentation, Operation, Picture, Resize, View, arranged, draw_view, look, pictures_of, whole
 from tlx.data.dataset import Dataset
+from tlx.data.images import open_image
 from tlx.data.targets import UNLABELLED
 from tlx.errors import ConfigError
 from tlx.lazy import tf
@@ -129,10 +132,10 @@ class Views:
         # Which other pictures come into a view hangs on the place in the dataset, too.
         return repr(says) + (f"{number} of {self._dataset}" if self.pictures > 1 else "") + self._known(number)
 
-    def element(self, unit: Unit) -> Element:
-        """Return one element: the window as the view shows it, and its targets."""
+    def element(self, unit: Unit, decode: Callable[[Path], Image.Image] = open_image) -> Element:
+        """Return one element: the window as the view shows it, and its targets; `decode` opens pictures."""
         drawn = self._drawn(unit)
-        pictures = {number: self._places[number].open() for number in {layer.picture for layer in drawn.layers}}
+        pictures = {number: self._places[number].open(decode) for number in {layer.picture for layer in drawn.layers}}
         return (look(pictures, drawn),), self._targets(in_pictures(drawn, self._places))
 
     def targets(self, unit: Unit) -> Arrays:

@@ -1,12 +1,13 @@
 """A model's predictions for whole datasets, in terms of the pictures themselves."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tlx.augment import Resize
 from tlx.data.dataset import Dataset
 from tlx.engines.engine import Compiled, Engine
 from tlx.engines.tensorflow import TensorFlow
-from tlx.features import Source, encoder
+from tlx.features import Source, encoder, settle
 from tlx.lazy import tf
 from tlx.learner import losses
 from tlx.models.detector import Detector
@@ -74,8 +75,14 @@ def predict(
     engine: Engine = TensorFlow(),
     resize: Resize = "letterbox",
     windows: Windows = WholePicture(),
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Any]:
-    """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once."""
+    """Return the task's predictions for every picture of a dataset, straight from its pixels, `batch` at once.
+
+    What computes them is told to `say`.
+    """
     views = Views(dataset, detector.size, resize=resize, windows=windows)
     source = Source(views, views.element, encoder(cut, True), False, "")
-    return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]
+    settled = settle(engine, cut, views)
+    say(f"frozen layers are computed by {settled}")
+    return Predictor(detector, cut, source, batch, settled.compile(cut.prefix))()[0]

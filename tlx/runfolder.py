@@ -22,6 +22,7 @@ from tlx.models.graph import WeightLayer
 from tlx.tasks.task import task_of
 
 WEIGHTS = "detector.weights.h5"
+_MODEL = "model.json"
 # By how much more than the weights themselves the file of the weights may take.
 _ROOM = 1.5
 _PACKAGES = ("tlx", "tensorflow", "keras", "optuna", "gin-config", "numpy", "pillow", "pycocotools")
@@ -93,8 +94,22 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
         "freeze": run.freeze.name,
         "shares": [phase.share for phase in run.freeze.phases],
         "layers": rows,
+        # Those of the phases before an interruption.
+        "engines": _model(folder).get("engines", {}),
     }
-    _write(folder / "model.json", model)
+    _write(folder / _MODEL, model)
+
+
+def describe_engine(folder: Path, phase: int, engine: str) -> None:
+    """Add to `model.json` what computes the frozen part in a phase, counted from 1, and why."""
+    model = _model(folder)
+    model["engines"][str(phase)] = engine
+    _write(folder / _MODEL, model)
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    file = folder / _MODEL
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def write_predictions(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:

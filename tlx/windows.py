@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +61,9 @@ class Place:
         content = file_hash(self.example.image)
         return content if self.is_whole else hashlib.sha256(f"{content} {tuple(self.window)}".encode()).hexdigest()
 
-    def open(self) -> Image.Image:
-        """Return the window's pixels, upright and in mode RGB."""
-        picture = open_image(self.example.image)
+    def open(self, decode: Callable[[Path], Image.Image] = open_image) -> Image.Image:
+        """Return the window's pixels, upright and in mode RGB; `decode` opens the picture."""
+        picture = decode(self.example.image)
         return picture if self.is_whole else picture.crop(self.window)
 
     def as_picture(self, number: int) -> Picture:

@@ -5,12 +5,24 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.data.images import MAX_PIXELS, file_hash, image_header, image_size, named_format, open_image, read_image
+from tlx.data import images
+from tlx.data.images import (
+    MAX_PIXELS,
+    file_hash,
+    image_header,
+    image_size,
+    named_format,
+    open_image,
+    opening_once,
+    read_image,
+)
 from tlx.errors import DataError
 
 QUARTERS = np.zeros((24, 40, 3), np.uint8)
@@ -186,3 +198,33 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path):
 def test_file_hash_is_of_the_bytes(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     assert file_hash(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_threads_that_want_one_picture_share_its_decoding(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    opened, together = [], Barrier(4, timeout=30)
+    monkeypatch.setattr(images, "open_image", lambda path: opened.append(path) or open_image(path))
+    decode = opening_once(2)
+
+    def ask(path):
+        together.wait()
+        return decode(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({id(picture) for picture in pool.map(ask, [paths[0]] * 4)}) == 1
+    assert opened == paths[:1]
+    # The one that was not asked for the longest time makes room.
+    assert [decode(path).getpixel((0, 0))[0] for path in (paths[1], paths[0], paths[2], paths[0])] == [1, 0, 2, 0]
+    assert opened == paths
+    decode(paths[1])
+    assert opened == [*paths, paths[1]]
+
+
+def test_a_picture_that_cannot_be_decoded_is_told_to_all_that_wait_for_it(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    decode = opening_once(1)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.png"):
+            decode(tmp_path / "a.png")

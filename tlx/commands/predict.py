@@ -35,7 +35,12 @@ def predict(arguments: list[str]) -> None:
     inside = not chosen and ownership.kind(folder) is not None
     target = Path(chosen or (folder / "predictions" if inside else f"{folder}-predictions"))
     ownership.take(target, "predictions", within=folder if inside else None)
-    count, errors = predict_pictures(experiment, folder, [Path(a) for a in arguments[1:]], target, FLAGS.min_score)
+    paths = [Path(argument) for argument in arguments[1:]]
+    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, _say)
     for error in errors:
-        CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
+        _say(f"left out: {error}")
     CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
+
+
+def _say(message: str) -> None:
+    CONSOLE.print(Text(message), soft_wrap=True)

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +110,31 @@ def open_image(path: Path | str) -> Image.Image:
       DataError: as `image_size`, or the pixels are truncated, damaged or of a kind without a known range.
     """
     return decode(path).image
+
+
+def opening_once(room: int) -> Callable[[Path], Image.Image]:
+    """Return `open_image` for threads that look at one picture many times: it keeps the last `room` pictures.
+
+    Of several threads that ask for a picture at the same time one decodes it, and the others wait.
+    """
+    recent: OrderedDict[Path, Future] = OrderedDict()
+    turn = threading.Lock()
+
+    def open_once(path: Path) -> Image.Image:
+        with turn:
+            first = path not in recent
+            picture = recent.setdefault(path, Future())
+            recent.move_to_end(path)
+            if len(recent) > room:
+                recent.popitem(last=False)
+        if first:
+            try:
+                picture.set_result(open_image(path))
+            except Exception as error:  # Whatever it is, those who wait for this picture get it, too.
+                picture.set_exception(error)
+        return picture.result()
+
+    return open_once
 
 
 def read_image(path: Path | str) -> np.ndarray:
