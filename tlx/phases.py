@@ -79,6 +79,7 @@ class Training:
             self._tell(frozen, span, len(spans))
             # What the phase before held is not to stand beside what this one takes.
             learner = predictor = None
+            self.engine = self.run.engine
             gc.collect()
             memory.give_back()
             learner, predictor = self._phase(frozen, changing, span, history)

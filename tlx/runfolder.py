@@ -94,22 +94,19 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
         "freeze": run.freeze.name,
         "shares": [phase.share for phase in run.freeze.phases],
         "layers": rows,
-        # Those of the phases before an interruption.
-        "engines": _model(folder).get("engines", {}),
+        "engines": {},
     }
     _write(folder / _MODEL, model)
 
 
 def describe_engine(folder: Path, phase: int, engine: str) -> None:
-    """Add to `model.json` what computes the frozen part in a phase, counted from 1, and why."""
-    model = _model(folder)
+    """Add to `model.json` what computes the frozen part in a phase, counted from 1, and why.
+
+    Those of phases before an interruption are in `run.log` alone.
+    """
+    model = json.loads((folder / _MODEL).read_text())
     model["engines"][str(phase)] = engine
     _write(folder / _MODEL, model)
-
-
-def _model(folder: Path) -> dict[str, Any]:
-    file = folder / _MODEL
-    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def write_predictions(folder: Path, split: str, dataset: Dataset, found: Sequence[Any]) -> None:
