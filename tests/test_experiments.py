@@ -20,6 +20,7 @@ TINY = [
     "fit.batch_size = 2",
     "fit.evaluations = 1",
     "features.views = 1",
+    "run.engine = @engines.tensorflow()",
 ]
 
 

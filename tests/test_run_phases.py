@@ -12,6 +12,7 @@ from tlx import looks, phases
 from tlx import run as run_room
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, TlxError
 from tlx.evaluate.coco import Coco
 from tlx.events import Listener
@@ -76,7 +77,7 @@ def experiment(draw, tiny, tmp_path_factory):
     def experiment(policy, evaluations=3, **settings):
         fit = Fit(batch_size=4, epochs=6, evaluations=evaluations, learning_rate=1e-2, ema=settings.pop("ema", None))
         features = Features(views=2, folder=folder)
-        parts = {"augment": Standard(zoom=(0.9, 1.2)), "image_size": 64, **settings}
+        parts = {"augment": Standard(zoom=(0.9, 1.2)), "image_size": 64, "engine": TensorFlow(), **settings}
         return Run(data, tiny(dropout=0.3), Fcos(channels=16, depth=1), policy, fit, features, **parts)
 
     return experiment
