@@ -66,10 +66,11 @@ class Finals:
                     best, repeats = self._choose(ranked, written)
                     judged, place = self._judged("judged", best)
                     against, there = self._compared(written) if written not in (None, best) else (None, None)
+                    seconds = self._took(best, rows) if judged and not there else None
                 finally:
                     self.host.disclaim()
-                if judged and not there:
-                    return self._write(best, repeats, judged, written, against, rows)
+                if seconds is not None:
+                    return self._write(best, repeats, judged, written, against, rows, seconds)
                 if (place, there) != told:
                     self._tell_of(best, place, there)
                     told = place, there
@@ -118,6 +119,16 @@ class Finals:
             self.tick()
         return judged, place
 
+    def _took(self, best: dict[str, Any], rows: list[dict[str, Any]]) -> float:
+        """Return how long the search took until it had this end, which every host is to tell alike."""
+        of = [self.search.repeat, best["trial"], *(row["trial"] for row in rows)]
+        seconds = self.host.noted("took", of)
+        if seconds is None:
+            self.tick()
+            seconds = self.host.seconds
+            self.host.note("took", of, seconds)
+        return seconds
+
     def _compared(self, written: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
         """Judge the experiment as written, without which the search has its winner all the same."""
         try:
@@ -147,6 +158,7 @@ class Finals:
         written: dict[str, Any] | None,
         against: dict[str, Any] | None,
         rows: list[dict[str, Any]],
+        seconds: float,
     ) -> dict[str, Any]:
         folder = self.host.folder
         chosen = {key: best[key] for key in ("trial", "bindings", "validation", "costs", "folder", "host")}
@@ -157,7 +169,7 @@ class Finals:
         result |= judged
         # Of all attempts, those of earlier drivers included; of several workers more than passes meanwhile.
         worked = sum(row["seconds"] or 0.0 for row in rows)
-        result |= {"seconds": self.host.seconds, "trial_seconds": worked, "trials": rows}
+        result |= {"seconds": seconds, "trial_seconds": worked, "trials": rows}
         for name in ("environment.json", "data.json"):
             if (folder / best["folder"] / name).exists():
                 checkpoint.write(folder / name, (folder / best["folder"] / name).read_bytes())
