@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -103,36 +103,42 @@ def _measure(data: Splits, folder: Path, options: argparse.Namespace) -> list[di
     # As many pixels are learnt from whole pictures as from tiles.
     pixels = len(base.views.parts) * options.tile**2 / (len(data.train) * whole[0] * whole[1])
     plain = replace(base, tiles=None, image_size=whole, fit=replace(base.fit, epochs=options.epochs * pixels))
-    sliced = {
-        "slices, merged": (_Slices(options.tile), _merged),
-        "slices, suppressed": (_Slices(options.tile), _suppressed),
-        "slices, joined by tlx": (_Slices(options.tile), Detection.join),
-    }
+    slices = _Slices(options.tile)
+    sahi = {"merged": _merged, "suppressed": _suppressed, "joined by tlx": Detection().join}
     rows = []
     for name, run, ways in (
-        ("tiles", base, {"tiles": (tiles, Detection.join), "tiles, merged": (tiles, _merged)}),
-        ("whole", plain, {"whole": (plain.windows, Detection.join), **sliced}),
+        ("tiles", base, {("tiles", base.size, tiles): {"joined by tlx": Detection().join, "merged": _merged}}),
+        (
+            "whole",
+            plain,
+            {("whole", plain.size, plain.windows): {"": _merged}, ("slices", base.size, slices): sahi},
+        ),
     ):
         began = time.monotonic()
         train(run, folder / name, "", _Saying())
         seconds = time.monotonic() - began
-        for way, (windows, join) in ways.items():
-            size = run.size if way == "whole" else base.size
-            rows.append({"trained on": name, "seen as": way, "train s": seconds})
-            rows[-1] |= _judged(run, size, folder / name, windows, join)
+        for way, joins in ways.items():
+            rows += [{"trained on": name, "train s": seconds} | row for row in _judged(run, folder / name, way, joins)]
     return rows
 
 
-def _judged(run: Run, size: tuple[int, int], folder: Path, windows: Windows, join: Callable) -> dict[str, Any]:
+def _judged(
+    run: Run, folder: Path, way: tuple[str, tuple[int, int], Windows], joins: dict[str, Callable]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each of `joins` of what is seen in the windows of every picture."""
+    name, size, windows = way
     detector, parts = reopen(run.backbone, run.head, size, folder)
     _, dataset = run.judged
     began = time.monotonic()
-    with mock.patch.object(Detection, "join", join):
-        found = predict(detector, parts, dataset, 8, run.engine, windows=windows)
+    with mock.patch.object(Detection, "join", lambda _, seen: seen):
+        raw = predict(detector, parts, dataset, 8, run.engine, windows=windows)
     seconds = (time.monotonic() - began) / len(dataset)
-    values = run.evaluator.judge(dataset, found, run.metric)["values"]
-    twice = sum(_twice(one, example) for one, example in zip(found, dataset.examples, strict=True))
-    return {name: values[name] for name in ("AP", "AP50", "AP75")} | {"twice": twice, "s each picture": seconds}
+    for join_name, join in joins.items():
+        found = [join(seen) if isinstance(seen, list) else seen for seen in raw]
+        values = run.evaluator.judge(dataset, found, run.metric)["values"]
+        twice = sum(_twice(one, example) for one, example in zip(found, dataset.examples, strict=True))
+        scores = {metric: values[metric] for metric in ("AP", "AP50", "AP75")}
+        yield {"seen in": name, "then": join_name} | scores | {"twice": twice, "s each picture": seconds}
 
 
 def _twice(found: Detections, example: Example) -> int:
@@ -186,11 +192,11 @@ def _greedy(seen: Sequence[Detections], by_smaller: bool, merge: bool) -> Detect
     return Detections(boxes[kept], scores[kept], labels[kept])
 
 
-def _merged(_: Detection, seen: Sequence[Detections]) -> Detections:
+def _merged(seen: Sequence[Detections]) -> Detections:
     return _greedy(seen, by_smaller=True, merge=True)
 
 
-def _suppressed(_: Detection, seen: Sequence[Detections]) -> Detections:
+def _suppressed(seen: Sequence[Detections]) -> Detections:
     return _greedy(seen, by_smaller=False, merge=False)
 
 
