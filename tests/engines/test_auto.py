@@ -11,7 +11,7 @@ from tlx.engines.auto import Auto
 from tlx.engines.engine import Engine, Settled, difference
 from tlx.engines.litert import LiteRT
 from tlx.engines.tensorflow import TensorFlow
-from tlx.errors import ModelError
+from tlx.errors import ConfigError, ModelError
 from tlx.lazy import keras, tf
 
 
@@ -95,6 +95,8 @@ def test_a_network_of_less_than_float32_is_computed_by_tensorflow(pictures):
 
 
 def test_it_computes_nothing_before_it_is_settled(model):
+    with pytest.raises(ConfigError, match=r"engines\.auto\.order = \(Auto\(.* makes no sense"):
+        Auto((Auto(),))
     with pytest.raises(TypeError, match="settle"):
         Auto().key  # noqa: B018
     with pytest.raises(TypeError, match="settle"):

@@ -9,7 +9,7 @@ import numpy as np
 from tlx.engines.engine import Compiled, Engine, Settled, difference
 from tlx.engines.litert import LiteRT
 from tlx.engines.tensorflow import TensorFlow
-from tlx.errors import ModelError
+from tlx.errors import ModelError, refuse_values
 from tlx.lazy import tf
 from tlx.models.graph import steps
 from tlx.registry import engines
@@ -25,6 +25,9 @@ class Auto(Engine):
     """
 
     order: tuple[Engine, ...] = (LiteRT(),)
+
+    def __post_init__(self):
+        refuse_values("engines.auto", self, {"order": not any(isinstance(engine, Auto) for engine in self.order)})
 
     @property
     def key(self) -> str:

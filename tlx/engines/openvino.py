@@ -20,7 +20,8 @@ from tlx.errors import ModelError, refuse_values
 from tlx.registry import engines
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.2}
+# In bfloat16 up to 0.18 was seen, on EfficientNet-Lite0; what is converted wrongly is further off.
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.5}
 _INSTALL = "'tlx[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 
