@@ -11,6 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = {
+    "engines": ["--size=64", "--batch=2", "--rounds=1"],
     "features": ["--size=64", "--batch=2", "--rounds=1"],
     "search": ["--seconds=0.1", "--trials=2"],
 }
@@ -26,6 +27,9 @@ def test_a_benchmark_runs_and_writes_its_figures(tmp_path, name):
     figures = json.loads((tmp_path / f"{name}.json").read_text())
     if name == "features":
         assert min(figures["cached"] + figures["uncached"]) > 0
+    elif name == "engines":
+        assert {row["engine"].split()[0] for row in figures["rows"]} >= {"tensorflow", "litert"}
+        assert all(len(row[what]) == 1 for row in figures["rows"] for what in ("backbone", "whole"))
     else:
         assert [(row["workers"], row["finished"]) for row in figures["rows"]] == [(1, 2), (4, 2)]
 

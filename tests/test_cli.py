@@ -174,6 +174,7 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     )
     assert code == 0, output
     assert "b.png: not an image" in output
+    assert "frozen layers are computed by tensorflow" in output
     damaged, *listed = json.loads((folder / "predictions" / "predictions.json").read_text())
     assert damaged["image"] == str(pictures / "b.png")
     inside = [str(pictures / name) for name in ("a.png", "x/a.png", "y/z/a.png")]

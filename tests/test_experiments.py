@@ -20,6 +20,7 @@ TINY = [
     "fit.batch_size = 2",
     "fit.evaluations = 1",
     "features.views = 1",
+    "run.engine = @engines.tensorflow()",
 ]
 
 
@@ -131,7 +132,7 @@ def test_an_experiment_says_how_to_run_it_and_can_be_searched(file):
     assert evaluator_of(experiment).primary in opening
 
 
-@pytest.mark.parametrize("name", ["few", "some", "many", "small_objects"])
+@pytest.mark.parametrize("name", ["few", "some", "many", "small_objects", "photographs"])
 def test_a_space_that_tlx_brings_can_be_included_from_anywhere(name, tmp_path):
     text = (EXPERIMENTS[0].parent / "star_wars.gin").read_text().partition("search.space")[0]
     file = tmp_path / "own.gin"

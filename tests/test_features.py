@@ -12,6 +12,7 @@ from PIL import Image
 from tlx import freeze, policies
 from tlx.augment import NoAugmentation, Standard
 from tlx.augment.crops import CropByOverlap
+from tlx.data import recent
 from tlx.data.dataset import Dataset
 from tlx.data.targets import Boxes
 from tlx.engines.tensorflow import TensorFlow
@@ -137,6 +138,19 @@ def test_what_lies_where_features_belong_is_left_alone_and_named(draw, parts, tm
     assert not found.cached
     assert f"not cached: {foreign} is not tlx's own" in found.note
     assert [path.name for path in foreign.iterdir()] == ["photo.jpg"]
+
+
+def test_a_picture_is_decoded_once_for_all_its_views(draw, parts, tmp_path, monkeypatch):
+    dataset, made, opened = draw(6), parts(), Counter()
+    views = Views(dataset, SIZE, Standard(), 8)
+    plain = recent.open_image
+    monkeypatch.setattr(recent, "open_image", lambda path: opened(path) or plain(path))
+    filled = source(views, made, Features(views=8, folder=tmp_path / "features"))
+    assert sorted(opened.calls) == sorted((example.image,) for example in dataset.examples)
+    monkeypatch.undo()
+    for unit in views.units[::7]:
+        computed = made.start(views.element(unit)[0][0][None].astype(np.float32))
+        np.testing.assert_allclose(filled.load(unit)[0][0], computed[0][0], atol=1e-5)
 
 
 def test_every_row_belongs_to_its_unit(draw, parts, tmp_path):

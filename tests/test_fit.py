@@ -14,6 +14,7 @@ from tlx.events import Listener, PrunedError
 from tlx.fit import Fit, fit
 from tlx.history import History, first_untold, mend, take_best
 from tlx.lazy import tf
+from tlx.looks import converged
 from tlx.pipeline import order
 
 
@@ -353,6 +354,39 @@ def test_an_answer_that_was_noted_outlasts_a_kill_right_after_it(start, monkeypa
     second = start("noted", settings)
     assert second().stopped
     assert second.looks == second.updates == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "ends"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], 0, False),
+        ([0.5, 0.5, 0.5], 2, True),
+        ([0.5, 0.4, 0.502, 0.5], 2, False),
+        ([0.5, 0.5009, 0.4], 2, True),
+        # None of them is a gain over the one before.
+        ([0.5, 0.5009, 0.5018, 0.5027], 2, False),
+        ([-3.0], 1, False),
+        ([], 1, False),
+    ],
+)
+def test_patience_counts_looks_without_a_gain(scores, patience, ends):
+    assert converged(scores, patience) is ends
+
+
+def test_a_run_that_has_converged_stops_and_stops_again_after_a_kill(start, arrays, monkeypatch):
+    settings = Fit(batch_size=2, epochs=3.2, evaluations=4, patience=1)
+    first = start("flat", settings, scores=[0.2, 0.9, 0.5])
+    # Dead before the checkpoint says that the run has ended.
+    monkeypatch.setattr("tlx.looks.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        first()
+    monkeypatch.undo()
+    second = start("flat", settings)
+    history = second()
+    assert (history.stopped, history.converged, history.best.number) == (True, True, 2)
+    assert second.looks == second.updates == []
+    for kept, seen in zip(arrays(second.made.learner.variables), first.weights[1], strict=True):
+        np.testing.assert_array_equal(kept, seen)
 
 
 def test_a_listener_prunes_a_run(start):

@@ -22,7 +22,7 @@ class Hearing(Listener):
 def test_each_phase_has_a_need_of_its_own(draw, tiny, tmp_path, monkeypatch):
     measured, data = [], Splits(draw(4, size=64), draw(2, size=64, seed=1), None)
     # What each step took, in place of what the machine says.
-    taken = {True: iter([10e8, 12e8, 10e8, 14e8]), False: iter([20e8, 21e8, 20e8, 25e8])}
+    taken = {True: iter([3e8, 10e8, 12e8, 10e8, 14e8]), False: iter([30e8, 20e8, 21e8, 20e8, 25e8])}
 
     def peak(do):
         return next(taken[not measured[-1].detector.network.trainable_weights])
@@ -42,7 +42,8 @@ def test_each_phase_has_a_need_of_its_own(draw, tiny, tmp_path, monkeypatch):
     assert 0.5e8 <= later["each"] < 0.6e8
     assert (head["look"], later["look"]) == (2e8, 2.5e8)
     assert head["fixed"] == pytest.approx(8e8, abs=1e8)
-    assert later["fixed"] == pytest.approx(19e8, abs=1e8)
+    # Compiling takes more here than what comes after.
+    assert later["fixed"] == pytest.approx(30e8, abs=1e8)
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -17,6 +17,7 @@ from tlx.augment import Standard
 from tlx.data.convert import convert
 from tlx.data.readers.voc import voc
 from tlx.data.splits.policies import own
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import DataError, ModelError, TlxError
 from tlx.events import Listener
 from tlx.features import Features
@@ -68,7 +69,7 @@ def experiment(draw, tiny, tmp_path_factory):
             features=Features(views=2, folder=folder / "features"),
             augment=Standard(zoom=(0.9, 1.2)),
             image_size=64,
-            **settings,
+            **{"engine": TensorFlow(), **settings},
         )
 
     return experiment
@@ -130,6 +131,7 @@ def test_the_result_says_how_it_went(trained):
     assert 1e8 < result["peak_memory_bytes"] < 1e11
     assert (result["updates"], result["micro_batch"], result["micro_batches"]) == (12, 4, [4])
     assert result["best_update"] in (4, 8, 12)
+    assert result["ended"] == "finished"
 
 
 def test_the_listener_and_the_log_follow_the_run(trained):

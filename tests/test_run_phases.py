@@ -12,6 +12,7 @@ from tlx import looks, phases
 from tlx import run as run_room
 from tlx.augment import Standard
 from tlx.data.splits.parts import Splits
+from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, TlxError
 from tlx.evaluate.coco import Coco
 from tlx.events import Listener
@@ -76,7 +77,7 @@ def experiment(draw, tiny, tmp_path_factory):
     def experiment(policy, evaluations=3, **settings):
         fit = Fit(batch_size=4, epochs=6, evaluations=evaluations, learning_rate=1e-2, ema=settings.pop("ema", None))
         features = Features(views=2, folder=folder)
-        parts = {"augment": Standard(zoom=(0.9, 1.2)), "image_size": 64, **settings}
+        parts = {"augment": Standard(zoom=(0.9, 1.2)), "image_size": 64, "engine": TensorFlow(), **settings}
         return Run(data, tiny(dropout=0.3), Fcos(channels=16, depth=1), policy, fit, features, **parts)
 
     return experiment
@@ -261,6 +262,20 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
     for trained, reopened in zip(*told[-2:], strict=True):
         np.testing.assert_allclose(trained.boxes, reopened.boxes, atol=1e-3)
         np.testing.assert_allclose(trained.scores, reopened.scores, atol=1e-5)
+
+
+def test_only_the_last_phase_ends_where_looks_get_no_better(experiment, tmp_path):
+    class Flat(Coco):
+        def __call__(self, dataset, found):
+            metrics = super().__call__(dataset, found)
+            metrics["values"]["AP"] = 0.5
+            return metrics
+
+    run = experiment(GRADUAL, evaluations=6, evaluator=Flat())
+    run = replace(run, fit=replace(run.fit, patience=1))
+    result = train(run, tmp_path, "", listener := Ending())
+    assert (listener.looks, listener.updates[-1], result["ended"]) == ([1, 2, 3, 4, 5], 10, "converged")
+    assert any("converged at update 10 of 12" in line for line in listener.said)
 
 
 @pytest.mark.parametrize("phase", [1, 2])

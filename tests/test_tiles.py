@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlx import config
+from tlx import config, inference
 from tlx.augment import Standard
 from tlx.data import recent
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import open_image
 from tlx.data.splits.parts import Splits
 from tlx.data.targets import NO_BOXES, Boxes
-from tlx.errors import ConfigError, DataError
+from tlx.errors import ConfigError, DataError, MisfitError
 from tlx.events import Listener
 from tlx.features import Features
 from tlx.fit import Fit
@@ -97,6 +98,10 @@ def test_tiles_are_configured_and_searched(tmp_path):
     bounds = "search.space = {'run.tiles': ('choice', None, 640), 'run.image_size': ('choice', 320, 640)}"
     searched = config.load([MINIMAL], [bounds])
     space.check(searched, config.build(searched.trees["search"]))
+    # Not every size goes with all tiles, but each with some.
+    bounds = "search.space = {'run.tiles': ('choice', 64, 640), 'run.image_size': ('choice', 256, 640)}"
+    searched = config.load([MINIMAL], [bounds, "run.tiles = 64", "run.image_size = 256"])
+    space.check(searched, config.build(searched.trees["search"]))
 
 
 def sparse(sizes):
@@ -129,7 +134,7 @@ def test_an_object_that_is_hardly_seen_does_not_fill_a_tile():
 def test_tiles_larger_than_every_picture_are_refused(draw, tiny, tmp_path):
     data = Splits(draw(3, size=96), draw(2, size=96, seed=1), None)
     run = {"freeze": last_layers(1), "fit": Fit(), "features": Features(folder=tmp_path), "image_size": 64}
-    with pytest.raises(DataError, match=r"run\.tiles: a tile of 128 x 96 pixels cuts none of the 3 .*96 x 96"):
+    with pytest.raises(MisfitError, match=r"run\.tiles: a tile of 128 x 96 pixels cuts none of the 3 .*96 x 96"):
         Run(data, tiny(), Fcos(), **run, tiles=(96, 128))
     # Where some are larger, the others are seen whole.
     mixed = replace(data, train=replace(data.train, examples=(*data.train.examples, *draw(1, size=160).examples)))
@@ -175,6 +180,14 @@ def test_no_object_is_counted_twice_where_its_parts_are_found_inexactly(boxes, s
     seen = list(pieces(boxes, windows, 0.3, 0.03, rng))
     shown = {tuple(box) for box in boxes.tolist() if any(len(p) for p in pieces(np.array([box]), windows, 0.3, 0, rng))}
     assert len(Detection().join(seen)) == len(shown)
+
+
+def test_tiles_that_are_given_for_a_prediction_must_cut_some_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "reopen", lambda *_: (SimpleNamespace(classes=("one",), task="detection"), None))
+    Image.new("RGB", (90, 60)).save(tmp_path / "a.png")
+    experiment = config.load([MINIMAL], ["run.tiles = 640"])
+    with pytest.raises(MisfitError, match=r"--tiles: a tile of 640 x 640 pixels cuts none of .*a\.png, has 90 x 60"):
+        inference.predict_pictures(experiment, tmp_path, [tmp_path / "a.png"], tmp_path / "out", 0.3, must_cut=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tlx.engines.engine import Engine
+from tlx.engines.engine import Engine, Settled
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ModelError, refuse_values
 from tlx.featurefiles import TakenError
@@ -22,6 +22,8 @@ from tlx.registry import rooms
 from tlx.segment import Layout
 
 _BATCH = 16
+# So many pictures show whether an engine agrees with TensorFlow.
+_SOME = 4
 # To be counted up when pictures are decoded or resampled, or features stored, in another way.
 _FORMAT = 3
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -100,6 +102,15 @@ def why_not(views: Views, cut: Cut, settings: Features, engine: Engine = TensorF
 def encoder(cut: Cut, cached: bool) -> Callable[[Sequence[Any]], list[Any]]:
     """Return what turns a batch of cached features, or of pictures, into boundary tensors."""
     return list if cached else lambda inputs: cut.start(tf.cast(inputs[0], tf.float32))
+
+
+def settle(engine: Engine, cut: Cut, views: Views) -> Settled:
+    """Return the engine that computes the frozen part of a network; it is chosen by a few of the pictures."""
+
+    def pictures() -> np.ndarray:
+        return np.stack([views.element(Unit(*part))[0][0] for part in views.parts[:_SOME]])
+
+    return engine.settle(cut.prefix, pictures)
 
 
 def source(

@@ -43,6 +43,10 @@ class Fit:
     `evaluations` is how often the validation split is looked at, evenly spread; the best look is kept.
     `oversample`, 0 to 1, is for classes that are rare: pictures of a class that a smaller share of them has, f, come
     sqrt(oversample / f) times as often, in the place of others: the run gets no longer. 0 leaves it off.
+    `patience`, where it is not 0, ends a run after so many looks in a row, of its last phase, that were no better than
+    those before by more than 0.001. It is good for schedules that do not fall, and for a search, whose time goes to
+    other trials then. Under one that falls to zero much of the gain comes with the last, small steps, which a run that
+    ends early does not make: give it the patience of most of its looks, or none.
     """
 
     learning_rate: float = 5e-3
@@ -59,6 +63,7 @@ class Fit:
     schedule: Schedule = Cosine()
     strategy: Strategy = "none"
     oversample: float = 0.0
+    patience: int = 0
 
     def __post_init__(self):
         sound = {
@@ -73,6 +78,7 @@ class Fit:
             "evaluations": self.evaluations >= 1,
             "micro_batch": self.micro_batch is None or self.micro_batch >= 1,
             "oversample": 0 <= self.oversample <= 1,
+            "patience": self.patience >= 0,
         }
         refuse_values("fit", self, sound)
 
@@ -127,7 +133,7 @@ def fit(
     fitting = min(n for n in (len(share), settings.micro_batch, micro, history.micro_batches[span.number]) if n)
     feed = _Feed(train, settings, seed, share, fitting)
     at = sorted({max(1, round(updates * (i + 1) / settings.evaluations)) for i in range(settings.evaluations)})
-    looks = Looks(learner, evaluate, listener, history, folder, span, at)
+    looks = Looks(learner, evaluate, listener, history, folder, span, at, settings.patience)
     if done > span.start:
         looks.take_up()
     todo = range(done, done if history.stopped else span.stop)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from tlx.augment import Augmentation, Resize
@@ -9,8 +11,10 @@ from tlx.augment.flips import Flip
 from tlx.data.dataset import Dataset
 from tlx.engines.engine import Engine
 from tlx.errors import ConfigError
+from tlx.features import settle
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
+from tlx.pipeline import Views
 from tlx.predict import predict
 from tlx.tasks.task import task_of
 from tlx.windows import Windows
@@ -66,13 +70,18 @@ def looks(
     engine: Engine,
     resize: Resize,
     windows: Windows,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[list[Any]]:
     """Yield the predictions for every picture of a dataset in each way, as they are first.
 
     `reopened` returns the trained network for an input of some (height, width); the rest is as `predict` has it.
     """
-    for one, augment in fusion.ways(size):
-        yield predict(*reopened(one), dataset, batch, engine, resize, windows, augment)
+    for one, group in groupby(fusion.ways(size), key=itemgetter(0)):
+        detector, cut = reopened(one)
+        settled = settle(engine, cut, Views(dataset, one, resize=resize, windows=windows))
+        say(f"frozen layers are computed by {settled}")
+        for _, augment in group:
+            yield predict(detector, cut, dataset, batch, settled, resize, windows, augment)
 
 
 def fuse(seen: Sequence[Sequence[Any]], dataset: Dataset) -> list[Any]:

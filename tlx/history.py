@@ -26,7 +26,8 @@ class History:
 
     `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
     far; 0 where it had no updates. `halved` are the phases in which more were tried and did not fit. `stopped` is
-    whether a listener ended the training early, and `began` when this attempt did, by `time.monotonic`.
+    whether the training ended early, and `converged` whether that was because looks got no better. `began` is when this
+    attempt did, by `time.monotonic`.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -38,6 +39,7 @@ class History:
     halved: list[int] = field(default_factory=list)
     phase: int = 0
     stopped: bool = False
+    converged: bool = False
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tlx.config import Experiment
 from tlx.data.dataset import Dataset, Example
 from tlx.data.images import SUFFIXES, open_image
 from tlx.data.targets import UNLABELLED
-from tlx.engines.tensorflow import TensorFlow
+from tlx.engines.auto import Auto
 from tlx.errors import DataError
 from tlx.fusion import Fusion, fuse, looks
 from tlx.pipeline import height_width
@@ -32,17 +32,18 @@ def predict_pictures(
     min_score: float,
     must_cut: bool = False,
     fusion: Fusion = Fusion(),
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[int, list[str]]:
     """Write the predictions for pictures, and for all in folders and the folders within these, to `target`.
 
     `predictions.json` lists for each picture its size and what the task tells of it; drawn is what scores at
     least `min_score`. The experiment's own dataset is not opened. Returns how many pictures there were, and what
     kept others from being read, which `predictions.json` lists with their "error". `fusion` says in which ways pictures
-    are looked at.
+    are looked at. `say` is told what computes the predictions.
 
     Raises:
-      DataError: a path does not exist, a folder holds no picture, or, if the experiment's tiles `must_cut`, all
-        pictures are smaller than these.
+      DataError: a path does not exist, or a folder holds no picture.
+      MisfitError: the experiment's tiles `must_cut`, and all pictures are smaller than these.
       TlxError: `target` holds what tlx did not make.
     """
     ownership.take(target, "predictions")
@@ -60,8 +61,8 @@ def predict_pictures(
     if cut_up and must_cut and examples:
         cut_up.refuse_larger(pictures, "--tiles")
     windows = cut_up or WholePicture()
-    engine = config.build(given["engine"]) if "engine" in given else TensorFlow()
-    how = (BATCH, engine, experiment.value("run.resize"), windows)
+    engine = config.build(given["engine"]) if "engine" in given else Auto()
+    how = (BATCH, engine, experiment.value("run.resize"), windows, say)
     found = fuse(list(looks(fusion, reopened, size, pictures, *how)), pictures) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)

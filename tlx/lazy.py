@@ -29,7 +29,7 @@ def _import_tensorflow() -> None:
         _grow_slowly(importlib.import_module("tensorflow"))
         return
     os.environ[_LOG_LEVEL] = "2"
-    with _quiet():
+    with quiet():
         # Looking for devices is what makes the rest of the greeting appear.
         _grow_slowly(importlib.import_module("tensorflow"))
 
@@ -41,7 +41,7 @@ def _grow_slowly(tensorflow: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back what libraries write to file descriptor 2, and let it out if an exception follows."""
     sys.stderr.flush()
     kept = os.dup(2)

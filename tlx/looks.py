@@ -1,7 +1,8 @@
 """Looks at the validation split while a run goes on: judged and kept, told to who listens, and the answer obeyed."""
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,26 @@ from tlx.freeze import Span
 from tlx.history import History, keep, note_answer, save
 from tlx.learner import Learner
 
+# By how much a score has to be better to count as a gain.
+GAIN = 1e-3
+
+
+def converged(scores: Iterable[float], patience: int) -> bool:
+    """Return whether the last `patience` scores, none of which is a gain over the best before, end a run; 0: never.
+
+    Small gains that follow one another add up.
+    """
+    best, since = -math.inf, 0
+    for score in scores:
+        best, since = (score, 0) if score > best + GAIN else (best, since + 1)
+    return 0 < patience <= since
+
 
 class Looks:
     """Looks at the validation split after the updates `at`: judged and kept by the chief, answered for all workers.
 
-    `since` is to be told of each update in between.
+    `since` is to be told of each update in between. Where the phase is the run's last, it ends after `patience` looks
+    without a gain; see `converged`.
     """
 
     def __init__(
@@ -27,9 +43,11 @@ class Looks:
         folder: Path,
         span: Span,
         at: Sequence[int],
+        patience: int = 0,
     ):
         self._learner, self._evaluate, self._listener = learner, evaluate, listener
         self._history, self._folder, self._span, self._at = history, folder, span, at
+        self._patience = patience if span.stop == span.of else 0
         self.since = Since()
 
     def look(self, update: int, epoch: float, rate: float) -> None:
@@ -68,13 +86,19 @@ class Looks:
         return answer
 
     def _obey(self, answer: Answer | None) -> None:
-        answer = self._learner.devices.told(answer)
+        answer, flat = self._learner.devices.told([answer, self._is_flat()])
         if answer == "prune":
             raise PrunedError
-        if answer == "stop":
-            self._history.stopped = True
+        if answer == "stop" or flat:
+            self._history.stopped, self._history.converged = True, answer != "stop"
             if self._learner.devices.chief:
                 save(self._learner, self._history, self._folder)
+
+    def _is_flat(self) -> bool:
+        # What looks say outlasts a kill, so a resumed run comes to the same.
+        looks = [look for look in self._history.looks if look.phase == self._span.number]
+        ahead = bool(looks) and looks[-1].update < self._span.of
+        return ahead and converged((look.score for look in looks), self._patience)
 
 
 class Since:

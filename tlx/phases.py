@@ -10,18 +10,21 @@ import numpy as np
 
 from tlx import freeze, memory
 from tlx.devices import Devices
+from tlx.engines.engine import Engine
 from tlx.events import Answer, Listener, Look
-from tlx.features import Source, encoder, source
+from tlx.features import Source, encoder, settle, source
 from tlx.fit import fit
 from tlx.freeze import Frozen, Span
 from tlx.history import History, reached, take_best
 from tlx.lazy import keras
 from tlx.learner import Learner
+from tlx.looks import GAIN
 from tlx.models.detector import Detector
-from tlx.models.graph import Cut, WeightLayer, cut
+from tlx.models.graph import Cut, WeightLayer, cut, steps
 from tlx.pipeline import Element, Unit
 from tlx.predict import BATCH, Predictor
 from tlx.report.runlog import RunLog
+from tlx.runfolder import describe_engine
 
 # So many training pictures show whether a network learns by heart.
 _SAMPLE, _FEWEST = 32, 4
@@ -29,10 +32,14 @@ _SAMPLE, _FEWEST = 32, 4
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training came to: how it went, and what predicts with the weights that it left."""
+    """What training came to: how it went, and what predicts with the weights that it left.
+
+    `engine` computes what was frozen in the last phase.
+    """
 
     history: History
     predictor: Predictor
+    engine: Engine
 
     @property
     def sees_validation(self) -> bool:
@@ -60,6 +67,7 @@ class Training:
         self.run, self.detector, self.layers = run, detector, layers
         self.log, self.devices, self.micros = log, devices, micros
         self.began = time.monotonic() if began is None else began
+        self.engine: Engine = run.engine
         self.views = run.views
 
     def __call__(self) -> Trained:
@@ -77,12 +85,16 @@ class Training:
             self._tell(frozen, span, len(spans))
             # What the phase before held is not to stand beside what this one takes.
             learner = predictor = None
+            self.engine = self.run.engine
             gc.collect()
             memory.give_back()
             learner, predictor = self._phase(frozen, changing, span, history)
             frozen.verify()
+        if history.converged:
+            last, why = history.looks[-1], f"fit.patience = {self.run.fit.patience} looks gained no more than {GAIN}"
+            self.log.say(f"the run has converged at update {last.update} of {last.updates}: {why}")
         take_best(folder, learner, history)
-        return Trained(history, predictor)
+        return Trained(history, predictor, self.engine)
 
     def _tell(self, frozen: Frozen, span: Span, phases: int) -> None:
         self.log.say((f"{span}: " if phases > 1 else "") + frozen.summary())
@@ -93,6 +105,7 @@ class Training:
         run, parts = self.run, cut(self.detector.network, self.detector.blocks)
         micro = self.micros[span.number] if self.micros else None
         at_once = min(BATCH, micro or BATCH)
+        self.engine = self._settled(parts, span)
         train, validation = self._sources(parts, at_once)
         try:
             predictor = Predictor(self.detector, parts, validation, at_once)
@@ -105,19 +118,27 @@ class Training:
             validation.release()
         return learner, predictor
 
+    def _settled(self, parts: Cut, span: Span) -> Engine:
+        """Return the engine that computes what is frozen in a phase, and tell which one it is, and why."""
+        settled = settle(self.run.engine, parts, self.views)
+        if steps(parts.prefix):
+            self.log.say(f"frozen layers are computed by {settled}")
+            describe_engine(self.log.folder, span.number + 1, str(settled))
+        return settled
+
     def _sources(self, parts: Cut, at_once: int) -> tuple[Source, Source]:
         run, progress = self.run, self.log.listener.progress
-        train = source(self.views, parts, run.features, progress, at_once, run.engine)
+        train = source(self.views, parts, run.features, progress, at_once, self.engine)
         self.log.say(train.note)
         whole = run.plain(run.data.validation)
-        validation = source(whole, parts, run.features, progress, at_once, run.engine, train.bytes)
+        validation = source(whole, parts, run.features, progress, at_once, self.engine, train.bytes)
         if train.cached and not validation.cached:
             self.log.say(f"validation: {validation.note}")
         return train, validation
 
     def _sample(self, parts: Cut, cached: bool) -> Source:
         """Return a source of a fixed sample of the training pictures, kept in memory, like that of validation."""
-        train, forward = self.run.data.train, self.run.engine.compile(parts.prefix)
+        train, forward = self.run.data.train, self.engine.compile(parts.prefix)
         # Of pictures with many windows fewer do, but not one alone.
         count = max(_FEWEST, _SAMPLE * len(train) // len(self.views.numbers))
         spread = np.linspace(0, len(train) - 1, min(count, len(train))).round().astype(int).tolist()

@@ -6,7 +6,7 @@ from tlx.augment import Augmentation, Resize
 from tlx.data.dataset import Dataset
 from tlx.engines.engine import Compiled, Engine
 from tlx.engines.tensorflow import TensorFlow
-from tlx.features import Source, encoder
+from tlx.features import Source, encoder, settle
 from tlx.lazy import tf
 from tlx.learner import losses
 from tlx.models.detector import Detector
@@ -82,4 +82,4 @@ def predict(
     """
     views = Views(dataset, detector.size, augment, resize=resize, windows=windows)
     source = Source(views, views.element, encoder(cut, True), False, "")
-    return Predictor(detector, cut, source, batch, engine.compile(cut.prefix))()[0]
+    return Predictor(detector, cut, source, batch, settle(engine, cut, views).compile(cut.prefix))()[0]

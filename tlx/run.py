@@ -15,8 +15,8 @@ from tlx.data.dataset import Dataset
 from tlx.data.doctor import examine, grouped
 from tlx.data.splits.policies import Splits, relabelled
 from tlx.devices import Devices, several
+from tlx.engines.auto import Auto
 from tlx.engines.engine import Engine
-from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ConfigError, DataError, MisfitError, TrainingError
 from tlx.evaluate.choose import default_evaluator
 from tlx.evaluate.evaluator import Evaluator
@@ -104,9 +104,10 @@ class Run:
     whole pictures all the same. `augment` is one operation, or several of them. `judge` is the split that the final
     metrics are of; where there is no test split it is validation. `evaluator` is the task's own where none is given,
     and `metric` the one of its metrics that decides which weights of a run are kept; without it, that is the primary
-    one. `engine` computes what is only computed forward: the frozen part. `precision` is what layers compute in;
-    weights, outputs and losses are float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are
-    faster in less. `seed` decides the head's first weights, the views and their order.
+    one. `engine` computes what is only computed forward, the frozen part: by default LiteRT, where it agrees with
+    TensorFlow on some of the run's own pictures. `precision` is what layers compute in; weights, outputs and losses are
+    float32 all the same, and only GPUs with tensor cores, or CPUs with AVX512-BF16, are faster in less. `seed` decides
+    the head's first weights, the views and their order.
     """
 
     data: Splits
@@ -118,7 +119,7 @@ class Run:
     augment: Augmentation | tuple[Augmentation, ...] = Standard()
     evaluator: Evaluator | None = None
     metric: str | None = None
-    engine: Engine = TensorFlow()
+    engine: Engine = Auto()
     memory: usage.Memory = usage.Memory()
     image_size: int | tuple[int, int] | Literal["auto"] = 320
     resize: Resize = "letterbox"
@@ -212,7 +213,7 @@ def train(
     if split == "validation" and trained.sees_validation:
         found, _ = predictor()
     else:
-        found = predict(detector, predictor.cut, dataset, predictor.batch, run.engine, run.resize, run.windows)
+        found = predict(detector, predictor.cut, dataset, predictor.batch, trained.engine, run.resize, run.windows)
     keep_pictures(folder, split, dataset, found)
     write_predictions(folder, split, dataset, found)
     result = {

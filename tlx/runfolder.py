@@ -22,6 +22,7 @@ from tlx.models.graph import WeightLayer
 from tlx.tasks.task import task_of
 
 WEIGHTS = "detector.weights.h5"
+_MODEL = "model.json"
 # By how much more than the weights themselves the file of the weights may take.
 _ROOM = 1.5
 _PACKAGES = ("tlx", "tensorflow", "keras", "optuna", "gin-config", "numpy", "pillow", "pycocotools")
@@ -94,8 +95,19 @@ def describe_model(run: Any, detector: Detector, layers: Sequence[WeightLayer], 
         "freeze": run.freeze.name,
         "shares": [phase.share for phase in run.freeze.phases],
         "layers": rows,
+        "engines": {},
     }
-    _write(folder / "model.json", model)
+    _write(folder / _MODEL, model)
+
+
+def describe_engine(folder: Path, phase: int, engine: str) -> None:
+    """Add to `model.json` what computes the frozen part in a phase, counted from 1, and why.
+
+    Those of phases before an interruption are in `run.log` alone.
+    """
+    model = json.loads((folder / _MODEL).read_text())
+    model["engines"][str(phase)] = engine
+    _write(folder / _MODEL, model)
 
 
 def trained_size(folder: Path) -> tuple[int, int]:
@@ -119,7 +131,8 @@ def account(history: History) -> dict[str, Any]:
         "validation": history.best.metrics,
         "best_update": history.best.update,
         "updates": history.best.updates,
-        "stopped": history.stopped,
+        # Why the training ended: at its end, or before it.
+        "ended": "converged" if history.converged else "stopped" if history.stopped else "finished",
         # What fits whatever trains; a run that an earlier version has finished has no numbers by phase.
         "micro_batch": min(filter(None, history.micro_batches), default=1),
         "micro_batches": history.micro_batches,

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from tlx.data.dataset import Dataset
-from tlx.errors import ConfigError, DataError, refuse_values
+from tlx.errors import MisfitError, refuse_values
 from tlx.registry import rooms
 from tlx.windows import Window
 
@@ -57,28 +57,28 @@ class Tiles:
         return [(start, start + tile) for start in starts]
 
     def refuse_larger(self, dataset: Dataset, setting: str) -> None:
-        """Raise a DataError that names `setting` where no picture of a dataset is larger than a tile."""
+        """Raise a MisfitError that names `setting` where no picture of a dataset is larger than a tile."""
         tall, wide = self.height_width
         if not any(example.width > wide or example.height > tall for example in dataset.examples):
             largest = max(dataset.examples, key=lambda example: example.width * example.height)
-            raise DataError(
+            raise MisfitError(
                 f"{setting}: a tile of {wide} x {tall} pixels cuts none of the {len(dataset)} pictures of"
                 f" {dataset.name}: the largest, {largest.image}, has {largest.width} x {largest.height};"
                 " give smaller tiles, or None"
             )
 
     def refuse_misfit(self, size: tuple[int, int] | None, resize: str) -> None:
-        """Raise a ConfigError where tiles and an input of `size`, (height, width) if known, contradict each other."""
+        """Raise a MisfitError where tiles and an input of `size`, (height, width) if known, contradict each other."""
         (tall, wide), (height, width) = self.height_width, size or self.height_width
         scale = min(height / tall, width / wide)
         if scale > MOST_ENLARGED:
             least = (-(-height // int(MOST_ENLARGED)), -(-width // int(MOST_ENLARGED)))
-            raise ConfigError(
+            raise MisfitError(
                 f"run.tiles: a tile of {wide} x {tall} pixels would be enlarged {scale:.1f} times to run.image_size ="
                 f" {size!r} (height, width), and show nothing more: give tiles of at least {least}, or a smaller input"
             )
         if resize == "crop":
-            raise ConfigError(
+            raise MisfitError(
                 "run.resize = 'crop' leaves out a part of each window, so that run.tiles would not cover pictures: use"
                 " 'letterbox' or 'stretch'"
             )

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.data.images import MAX_PIXELS, file_hash, image_header, image_size, named_format, open_image, read_image
+from tlx.data.images import (
+    MAX_PIXELS,
+    file_hash,
+    image_header,
+    image_size,
+    named_format,
+    open_image,
+    read_image,
+)
 from tlx.errors import DataError
 
 QUARTERS = np.zeros((24, 40, 3), np.uint8)

@@ -40,7 +40,11 @@ def predict(arguments: list[str]) -> None:
     paths = [Path(argument) for argument in arguments[1:]]
     fused = fusion()
     must_cut = FLAGS.tiles not in (None, "none")
-    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut, fused)
+    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut, fused, _say)
     for error in errors:
-        CONSOLE.print(Text(f"left out: {error}"), soft_wrap=True)
+        _say(f"left out: {error}")
     CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)
+
+
+def _say(message: str) -> None:
+    CONSOLE.print(Text(message), soft_wrap=True)

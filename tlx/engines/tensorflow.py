@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx.engines.engine import Compiled, Engine
+from tlx.engines.engine import Compiled, Engine, as_pictures
 from tlx.lazy import tf
 from tlx.registry import engines
 
@@ -28,8 +28,6 @@ class TensorFlow(Engine):
             return tf.nest.flatten(model(tf.cast(pictures, tf.float32), training=False))
 
         def forward(pictures: np.ndarray) -> list[np.ndarray]:
-            if pictures.dtype != np.uint8:  # TensorFlow would cast them without a word.
-                raise TypeError(f"an engine takes pictures as uint8, not {pictures.dtype}")
-            return [output.numpy().astype(np.float32, copy=False) for output in graph(pictures)]
+            return [output.numpy().astype(np.float32, copy=False) for output in graph(as_pictures(pictures, model))]
 
         return forward

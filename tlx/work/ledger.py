@@ -15,7 +15,7 @@ from tlx.lock import locked
 from tlx.predict import BATCH
 
 _PACKAGES = ("tlx", "tensorflow", "keras", "numpy")
-_FORMAT = 4
+_FORMAT = 5
 _MORE = 1.1
 
 
