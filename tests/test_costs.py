@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tlx import checkpoint, costs
-from tlx.engines.tensorflow import TensorFlow
+from tlx.engines.auto import Auto
 from tlx.models.detector import build
 from tlx.models.heads.fcos import Fcos
 from tlx.runfolder import WEIGHTS, save_weights
@@ -21,7 +21,7 @@ def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
         checkpoint.write(tmp_path / name, json.dumps(content).encode())
     run = SimpleNamespace(backbone=tiny(), head=head, size=(64, 64), precision="float32", resize="letterbox")
     run.image_size, run.windows = 64, WholePicture()
-    run.engine, run.data = TensorFlow(), SimpleNamespace(validation=dataset)
+    run.engine, run.data = Auto(), SimpleNamespace(validation=dataset)
     found = costs.measure(run, tmp_path, [*costs.COSTS])
     assert found.keys() == costs.COSTS.keys()
     assert found["train_seconds"] == 12.5

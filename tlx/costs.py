@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlx.features import Source, encoder
+from tlx.features import Source, encoder, settle
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
 from tlx.pipeline import Views
@@ -45,7 +45,7 @@ def _latency(run: Run, detector: Detector, cut: Cut) -> float:
     pictures = [data.subset([number], "timed") for number in range(min(_PICTURES, len(data)))]
     views = [Views(one, detector.size, resize=run.resize, windows=run.windows) for one in pictures]
     sources = [Source(view, view.element, encoder(cut, True), False, "") for view in views]
-    predictor = Predictor(detector, cut, sources[0], 1, run.engine.compile(cut.prefix))
+    predictor = Predictor(detector, cut, sources[0], 1, settle(run.engine, cut, views[0]).compile(cut.prefix))
     # The first one traces.
     predictor()
     return 1000 * statistics.mean(min(_seconds(predictor, source) for _ in range(_PASSES)) for source in sources)
