@@ -53,7 +53,11 @@ QUESTIONS = {
     "commands": (["list", "commands"], 0, "commands.inspect "),
     "a command's module that is none": (["experiment"], 2, "'experiment' is no command"),
     "an unknown flag": (["train", "--gin_binding=x"], 2, "no flag --gin_binding; did you mean 'gin_bindings'?"),
-    "another command's flag": (["evaluate", "x", "--out=y"], 2, "no flag --out (it has --allow_imports, --fuse, --gin_bind"),
+    "another command's flag": (
+        ["evaluate", "x", "--out=y"],
+        2,
+        "no flag --out (it has --allow_imports, --fuse, --gin_bind",
+    ),
     "another's that is close": (["fetch", "x", "--format=y"], 2, "tlx fetch: there is no flag --format"),
     "a flag where there is none": (["list", "--overwrite"], 2, "tlx list: there is no flag --overwrite (it has none)"),
     "a value that is none": (["predict", "x", "--min_score=2"], 2, "tlx predict: flag --min_score=2"),

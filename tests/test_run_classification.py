@@ -91,12 +91,13 @@ def test_a_reopened_classifier_is_judged_alike(trained, experiment):
 
 def test_an_evaluator_of_another_task_is_refused(experiment):
     assert isinstance(experiment.evaluator, ClassificationEvaluator)
+    sizes = (experiment.image_size, experiment.tiles, experiment.resize)
     with pytest.raises(ConfigError, match=r"run\.evaluator judges detection, and run\.head learns classification"):
-        _fit_together(experiment.backbone, experiment.head, experiment.freeze, Coco(), None, experiment.augment)
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, Coco(), None, experiment.augment, *sizes)
     with pytest.raises(ConfigError, match=r"run\.metric = 'AP' is no metric \(there are accuracy, "):
-        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, "AP", experiment.augment)
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, "AP", experiment.augment, *sizes)
     with pytest.raises(ConfigError, match=r"run\.augment combines pictures, and classification cannot"):
-        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, None, Mosaic())
+        _fit_together(experiment.backbone, experiment.head, experiment.freeze, None, None, Mosaic(), *sizes)
 
 
 def test_a_head_that_normalizes_says_so_where_a_batch_is_taken_in_parts(experiment, tmp_path):
