@@ -47,13 +47,13 @@ QUESTIONS = {
     "an entry": (["list", "readers.voc"], 0, "readers.voc.path: Path"),
     "a plugin's entry": (["list", "backbones.efficientnet_lite0"], 0, "min_restored: float = 0.9"),
     "an unknown entry": (["list", "readers.vco"], 1, "did you mean 'voc'"),
-    "an unknown registry": (["list", "reeders"], 1, "the registries are augmentations, backbones, commands"),
+    "an unknown registry": (["list", "reeders"], 1, "the registries are assigners, augmentations, backbones"),
     "an unknown command": (["serach"], 2, "did you mean 'search'"),
     "an unknown command with a flag": (["serach", "--run_dir=x"], 2, "did you mean 'search'"),
     "commands": (["list", "commands"], 0, "commands.inspect "),
     "a command's module that is none": (["experiment"], 2, "'experiment' is no command"),
     "an unknown flag": (["train", "--gin_binding=x"], 2, "no flag --gin_binding; did you mean 'gin_bindings'?"),
-    "another command's flag": (["evaluate", "x", "--out=y"], 2, "no flag --out (it has --allow_imports, --gin_bind"),
+    "another command's flag": (["evaluate", "x", "--out=y"], 2, "no flag --out (it has --allow_imports, --fuse, --gin_bind"),
     "another's that is close": (["fetch", "x", "--format=y"], 2, "tlx fetch: there is no flag --format"),
     "a flag where there is none": (["list", "--overwrite"], 2, "tlx list: there is no flag --overwrite (it has none)"),
     "a value that is none": (["predict", "x", "--min_score=2"], 2, "tlx predict: flag --min_score=2"),
@@ -134,7 +134,7 @@ def test_a_checked_experiment_is_printed_and_a_wrong_one_refused(gin):
     code, output, imported = answer("check", str(gin))
     assert (code, imported) == (0, False)
     assert "run.image_size = 64" in output
-    assert "# fit.learning_rate = 0.002" in output
+    assert "# fit.clip = 10.0" in output
     code, output, imported = answer("train", str(gin), "--gin_bindings=fit.epohcs = 3")
     assert (code, imported) == (1, False)
     assert "did you mean 'epochs'" in output

@@ -8,7 +8,7 @@ import pytest
 from tlx import freeze, policies
 from tlx.errors import ModelError
 from tlx.lazy import keras
-from tlx.models.backbone import Tap
+from tlx.models.backbone import Tap, choose_taps
 from tlx.models.graph import cut, describe_taps, prune, split_after, steps, weight_layers
 from tlx.registry import backbones, discover
 
@@ -29,7 +29,7 @@ TINY_LAYERS = [
 
 @pytest.fixture
 def network(tiny):
-    """The tiny backbone with the taps that a detector wants as its outputs."""
+    """The tiny backbone with all its taps as its outputs, each layer's twice: here both forms are one."""
     keras.utils.set_random_seed(0)
     backbone = tiny()
     base, _ = backbone.build(SIZE)
@@ -160,7 +160,7 @@ def test_plain_operations_keep_their_constants(network):
 def test_pruning_keeps_what_the_taps_need_in_their_order(tiny):
     backbone = tiny()
     base, _ = backbone.build(SIZE)
-    fine, middle, _ = backbone.taps
+    fine, middle = choose_taps(backbone.taps, (8, 16), "test")
     pruned = prune(base, [middle, replace(fine, pool="max"), replace(middle, name="mean", pool="avg")])
     assert [unit.name for unit in weight_layers(pruned, backbone.blocks)] == [name for name, _ in TINY_LAYERS[:7]]
     maps, largest, mean = (output.numpy() for output in pruned(pictures()))
@@ -176,7 +176,7 @@ def base_output(base, tap):
 def test_taps_are_described_as_they_were_built(tiny):
     backbone = tiny()
     base, _ = backbone.build((64, 97))
-    taps = [*backbone.taps, replace(backbone.final, pool="avg")]
+    taps = [*choose_taps(backbone.taps, (8, 16, 32), "test"), replace(backbone.final, pool="avg")]
     described = describe_taps(prune(base, taps), taps)
     assert described == {
         "stride8": (8, 13, 16, 8),

@@ -131,7 +131,7 @@ def test_what_was_not_chosen_is_not_asked_about(searched):
         "backbones.mobilenet_v2.alpha": 0,
         "run.backbone": 0,
         "run.freeze": 0,
-        "fit.learning_rate": 0.002,
+        "fit.learning_rate": 0.005,
     }
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()

@@ -199,7 +199,8 @@ def cut(network: Any, blocks: str) -> Cut:
     order, place = _with_what_shrinks(network, order, place)
     boundary = _crossing(network, order, place)
     at = {id(t): i for i, t in enumerate(boundary)}
-    later = [t for t in network.outputs if id(t) not in at]
+    # Two taps may be the output of one layer.
+    later = list({id(t): t for t in network.outputs if id(t) not in at}.values())
     sources = tuple(
         ("boundary", at[id(t)]) if id(t) in at else ("suffix", next(i for i, o in enumerate(later) if o is t))
         for t in network.outputs

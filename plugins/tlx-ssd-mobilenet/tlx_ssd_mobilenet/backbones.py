@@ -27,13 +27,15 @@ _SCOPE = "FeatureExtractor/MobilenetV2"
 _SMALLER = ["run.backbone = @backbones.mobilenet_v3_small()"], ["backbones.mobilenet_v3_small.weights = None"]
 
 
-def _weights(weights: str | None, min_restored: float) -> Path | None:
+_weights = partial(weights_file, f"backbones.{NAME}", "coco")
+
+
+def _ready(weights: str | None) -> None:
     if weights == "coco":
         published_file()
-    return weights_file(f"backbones.{NAME}", "coco", weights, min_restored)
 
 
-@backbones.register(NAME, check=_weights, smaller=lambda: [_SMALLER])
+@backbones.register(NAME, check=_weights, ready=_ready, smaller=lambda: [_SMALLER])
 def ssd_mobilenet_v2_coco(weights: str | None = "coco", min_restored: float = 0.9) -> Backbone:
     """MobileNetV2: 2.2 M parameters that learnt to find COCO's objects, where ImageNet's learn to name pictures.
 
