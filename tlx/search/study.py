@@ -82,7 +82,6 @@ class Study:
     def run(self) -> dict[str, Any]:
         """Finish the study's trials, judge the best one, and return what `result.json` holds."""
         try:
-            first_look = self._choose()
             self._begin()
             with ThreadPoolExecutor(self.search.workers) as pool:
                 working = [pool.submit(self._work, attempts) for attempts in self.attempts]
@@ -97,7 +96,7 @@ class Study:
                     one.result()
             self._show()
             finals = Finals(
-                self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, first_look
+                self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, self.first_look
             )
             return finals(self.rows())
         finally:
@@ -105,7 +104,11 @@ class Study:
             self.host.close()
 
     def _choose(self) -> list[dict[str, Any]]:
-        """Choose among the alternatives, set what is searched, and return what a first look at each came to."""
+        """Choose among the alternatives, set what is searched, and return what a first look at each came to.
+
+        Trial 0 stays the experiment as written; where something else was chosen, trial 1 is that, with all else as
+        written.
+        """
         experiment, search = self.experiment, self.search
         first = FirstLook(experiment, search, self.host, self.attempts[0], self.display, self._tick, self._late)
         chosen, rows = first()
@@ -114,7 +117,6 @@ class Study:
         self.space, self.as_written = (space_of(experiment, search, one) for one in (chosen, written))
         points = [self.as_written.written(experiment)]
         if alternatives.asked(chosen) != alternatives.asked(written):
-            # Trial 0 stays the experiment as written; the next one is what was chosen, with all else as written.
             points.append(self.space.asked(self.space.usual(experiment, {})))
         grid = self.space.grid(search.seed) if search.sampler == "grid" else []
         gridded = [point for point in grid if point != points[-1]]
@@ -127,6 +129,7 @@ class Study:
             attempts.stop()
 
     def _begin(self) -> None:
+        self.first_look = self._choose()
         if self.search.objectives and self.search.pruner != "none":
             self.display.say("with search.objectives no trial is pruned: each runs to its end")
         for start in range(0, len(self.points), _AT_ONCE):
