@@ -64,6 +64,12 @@ def test_litert_computes_what_is_frozen_in_each_phase_and_the_run_folder_says_so
     assert len([line for line in said if "(0 pictures found, 4 computed)" in line]) == 2
     said, _ = trained(run, tmp_path / "third")
     assert len([line for line in said if "(4 pictures found, 0 computed)" in line]) == 2
+    # Which caches these were is kept, and how long it took to fill them.
+    fills = [json.loads((tmp_path / name / "result.json").read_text())["fill_seconds"] for name in ("run", "third")]
+    assert fills[0].keys() == fills[1].keys()
+    assert len(fills[0]) == 2
+    assert min(fills[0].values()) > 0
+    assert set(fills[1].values()) == {0.0}
 
 
 def test_where_litert_disagrees_tensorflow_computes_and_the_difference_is_told(experiment, tmp_path, monkeypatch):

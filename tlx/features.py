@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ class Source:
     `load(unit)` returns one unit: the boundary's tensors, or the picture where nothing is cached, and
     the task's targets. `encode` turns a batch of the former into boundary tensors. `note` says in words what was
     decided and why. `release` lets other runs remove cached features, `bytes` of them, when they need room; until then,
-    or until the source is gone, they stay.
+    or until the source is gone, they stay. `key` is that of the cache that they are in, and `filled` how many seconds
+    it took to compute what was missing there.
     """
 
     views: Views
@@ -68,6 +70,8 @@ class Source:
     note: str
     release: Callable[[], Any] = lambda: None
     bytes: int = 0
+    key: str = ""
+    filled: float = 0.0
 
     def batches(self, units: Iterable[Unit], batch_size: int, micro: int | None = None) -> Iterator[tuple]:
         """Yield batches of these units, in parts of at most `micro`; see `tlx.pipeline.batches`."""
@@ -131,10 +135,11 @@ def source(
         return Source(views, views.element, encoder(cut, False), False, refusal)
     names = _names(views)
     part_of = {name: part for part, name in names.items()}
+    key, began = _key(views, cut, settings, engine.key), time.monotonic()
     try:
         stored = lease(
             settings.folder.expanduser(),
-            _key(views, cut, settings, engine.key),
+            key,
             Layout(views.count, tuple(cut.shapes), settings.dtype),
             names.values(),
             lambda missing: _computed([part_of[name] for name in missing], views, cut, settings, batch, engine, report),
@@ -147,11 +152,12 @@ def source(
         features = stored.read(names[unit.part], unit.view)
         return tuple(np.asarray(a, np.float32) for a in features), views.targets(unit)
 
+    filled = time.monotonic() - began if stored.computed else 0.0
     size = _bytes(views, cut, settings)
     what = "pictures" if len(names) == len(views.dataset) else "windows"
     found = f"{stored.found} {what} found, {stored.computed} computed"
     note = f"features after {cut.after} are cached: {size / 1e6:.0f} MB ({found})"
-    return Source(views, load, encoder(cut, True), True, note, stored.release, size)
+    return Source(views, load, encoder(cut, True), True, note, stored.release, size, key, filled)
 
 
 def _bytes(views: Views, cut: Cut, settings: Features) -> int:

@@ -27,7 +27,8 @@ class History:
     `phase` is the one that it is in, and `micro_batches` how many examples fitted in memory at once in each phase so
     far; 0 where it had no updates. `halved` are the phases in which more were tried and did not fit. `stopped` is
     whether the training ended early, and `converged` whether that was because looks got no better. `began` is when this
-    attempt did, by `time.monotonic`.
+    attempt did, by `time.monotonic`. `fills` is how many seconds it took to fill each feature cache that was used,
+    by its key; 0 where all was there.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -40,6 +41,7 @@ class History:
     phase: int = 0
     stopped: bool = False
     converged: bool = False
+    fills: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -51,6 +53,10 @@ class History:
         """Be in a phase, the one that it was in already or a later one."""
         self.phase = phase
         self.micro_batches += [0] * (phase + 1 - len(self.micro_batches))
+
+    def filled(self, key: str, seconds: float) -> None:
+        """Note that a cache was used, and how long it took to compute what was missing there."""
+        self.fills[key] = self.fills.get(key, 0.0) + seconds
 
     def fits(self, micro: int, halved: bool) -> None:
         """Note that so many examples fit at once in this phase, and whether more did not."""

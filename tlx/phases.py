@@ -107,6 +107,9 @@ class Training:
         at_once = min(BATCH, micro or BATCH)
         self.engine = self._settled(parts, span)
         train, validation = self._sources(parts, at_once)
+        for one in (train, validation):
+            if one.cached:
+                history.filled(one.key, one.filled)
         try:
             predictor = Predictor(self.detector, parts, validation, at_once)
             judge = _Judge(run, predictor, self._sample(parts, validation.cached), self.log)

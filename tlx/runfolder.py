@@ -138,6 +138,8 @@ def account(history: History) -> dict[str, Any]:
         "micro_batches": history.micro_batches,
         "halved": history.halved,
         "images_per_second": history.images_per_second,
+        # Runs that share a cache do not fill it again: this says what it cost, and which one it was.
+        "fill_seconds": history.fills,
         "peak_memory_bytes": usage.peak(),
     }
 

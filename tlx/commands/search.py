@@ -25,9 +25,10 @@ flags.DEFINE_string(
 def search(arguments: list[str]) -> None:
     """tlx search EXPERIMENT.gin: search the best configuration within search.space.
 
-    Trial 0 is the experiment as written. The winner, by search.metric on the validation split, is judged on the
-    test split, which no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on, also with
-    other search.trials, search.minutes, search.workers or memory settings.
+    Where there are search.alternatives, a first look at each decides which combination is searched. Trial 0 is
+    the experiment as written. The winner, by search.metric on the validation split, is judged on the test split,
+    which no trial has seen. Interrupted by Ctrl-C or killed, the same command goes on, also with other
+    search.trials, search.minutes, search.workers or memory settings.
 
     With --storage, the same command on many hosts works on one search: a PostgreSQL database keeps the trials,
     search.trials counts those of all hosts, and what a dead host left is taken up by another. Each host has a
@@ -56,6 +57,10 @@ def search(arguments: list[str]) -> None:
 
 
 def _print_best(experiment: config.Experiment, settings: Any, result: dict[str, Any], folder: Path) -> None:
+    from tlx.report.terminal import first_look_table  # noqa: PLC0415  The commands that only answer need none of this.
+
+    if rows := result.get("first_look"):
+        CONSOLE.print(first_look_table(rows))
     best = result["best"]
     finished = sum(row["state"] in ("complete", "pruned") for row in result["trials"])
     print_result(experiment, result, folder / best["folder"], folder)

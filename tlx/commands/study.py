@@ -29,13 +29,16 @@ def study(arguments: list[str]) -> None:
     if not arguments:
         raise TlxError("name the folder of a search, such as runs/quickstart")
     from tlx.report import pareto  # noqa: PLC0415
-    from tlx.report.terminal import trials_table  # noqa: PLC0415  The commands that only answer need none of this.
+    from tlx.report.terminal import first_look_table, trials_table  # noqa: PLC0415  The commands that only answer need none of this.
+    from tlx.search.alternatives import FIRST_LOOK  # noqa: PLC0415
     from tlx.search.storage import METRIC, OBJECTIVES, importances, read_study, rows  # noqa: PLC0415
 
     folder = Path(arguments[0])
     kept = read_study(folder, server())
     notice_unlisted(folder)
     trials = rows(kept)
+    if looked := kept.user_attrs.get(FIRST_LOOK):
+        CONSOLE.print(first_look_table(looked["value"]["rows"]))
     CONSOLE.print(trials_table(trials))
     if names := kept.user_attrs.get(OBJECTIVES):
         CONSOLE.print(pareto.table(trials, names, kept.user_attrs[METRIC]))

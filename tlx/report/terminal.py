@@ -163,6 +163,23 @@ def trials_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def first_look_table(rows: list[dict[str, Any]]) -> Table:
+    """Return what a first look at the alternatives of a search came to as a table, the chosen combination in bold."""
+    names = list(next((headline(row["validation"]) for row in rows if row["validation"]), {}))
+    table = Table(title="first look at the alternatives; seconds with filling the cache")
+    table.add_column("state")
+    for name in ("round", "epochs", *names, "s"):
+        table.add_column(name, justify="right")
+    table.add_column("bindings")
+    for row in rows:
+        line = headline(row["validation"]) if row["validation"] else {}
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        cells = (row["state"], str(row["round"]), f"{row['epochs']:g}", *(shown(line.get(name)) for name in names))
+        style = "bold green" if row["state"] == "chosen" else ""
+        table.add_row(*cells, seconds, escape("; ".join(row["bindings"])), style=style)
+    return table
+
+
 def _line(row: dict[str, Any]) -> str:
     known = f": {in_words(row['validation'])}" if row["validation"] else ""
     return f"trial {row['trial']} {_state(row)}{known}, {row['seconds'] or 0:.0f} s"

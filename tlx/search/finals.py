@@ -3,8 +3,9 @@
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tlx.search.hosts import Alone
 from tlx.search.settings import Search
 from tlx.search.space import binding, fixed_bindings
 from tlx.work.attempts import Attempts
-from tlx.work.hand import Outcome
+from tlx.work.hand import persist
 
 _FINALISTS = 3
 # So often, in seconds, a host looks whether another one has come to an end.
@@ -32,6 +33,8 @@ _GO_ON = "no finished trial is lost: the same command goes on from here"
 class Finals:
     """The end of a search, from its finished trials to `result.json`. `tick` notes how long the search has taken.
 
+    `first_look` is what its alternatives came to, as `result.json` lists it.
+
     Of many hosts and later drivers one after another comes to this; what one has done the others take as it is. What
     is judged is judged once, where its weights are, and the test split is opened only when the winner is chosen.
     """
@@ -42,6 +45,7 @@ class Finals:
     attempts: Attempts
     display: Listener
     tick: Callable[[], None]
+    first_look: Sequence[dict[str, Any]] = ()
 
     @property
     def metric(self) -> Metric:
@@ -144,8 +148,8 @@ class Finals:
                 f"{what} cannot be judged, for {place} is gone; train it anew: tlx train, with these --gin_bindings:"
                 f" {row['bindings']}"
             )
-        attempt = self.attempts.judge
-        outcome = self._persist(lambda: attempt(row["bindings"], place, self.display), f"judging {place}")
+        judge = partial(self.attempts.judge, row["bindings"], place, self.display)
+        outcome = persist(judge, f"judging {place}", self.display)
         if outcome.kind != "done":
             raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
         return {key: outcome.content[key] for key in ("split", "metrics")}
@@ -169,6 +173,8 @@ class Finals:
         result |= judged
         # Of all attempts, those of earlier drivers included; of several workers more than passes meanwhile.
         worked = sum(row["seconds"] or 0.0 for row in rows)
+        if self.first_look:
+            result["first_look"] = list(self.first_look)
         result |= {"seconds": seconds, "trial_seconds": worked, "trials": rows}
         for name in ("environment.json", "data.json"):
             if (folder / best["folder"] / name).exists():
@@ -223,18 +229,10 @@ class Finals:
         if done.exists():
             return json.loads(done.read_text())["metrics"]
         fixed = fixed_bindings(self.search.metric)
-        outcome = self._persist(lambda: self.attempts.train(bindings, place, fixed, self.display), str(place))
+        outcome = persist(partial(self.attempts.train, bindings, place, fixed, self.display), str(place), self.display)
         self.tick()
         if outcome.kind == "done":
             return outcome.content["metrics"]
         if outcome.kind == "infeasible":
             return None
         raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
-
-    def _persist(self, attempt: Callable[[], Outcome], what: str) -> Outcome:
-        """Return how an attempt ended; one whose worker died or crashed may have been unlucky: it is made once more."""
-        outcome = attempt()
-        if outcome.kind not in ("lost", "crash"):
-            return outcome
-        self.display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
-        return attempt()

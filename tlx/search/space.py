@@ -93,7 +93,10 @@ class Space:
 
     def written(self, experiment: Experiment) -> dict[str, Any]:
         """Return what Optuna is asked for where an experiment stays as it is written."""
-        values = self.choose(lambda name, _: experiment.value(name))
+        return self.asked(self.choose(lambda name, _: experiment.value(name)))
+
+    def asked(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what Optuna is asked for to give these values."""
         return {name: ranges.as_asked(value, self.bounds[name]) for name, value in values.items()}
 
     def parameters(self, bindings: Sequence[str]) -> dict[str, Any] | None:
@@ -111,17 +114,20 @@ class Space:
             return None
         if names.keys() != values.keys():
             return None
-        return {name: ranges.as_asked(values[name], self.bounds[name]) for name in names}
+        return self.asked({name: values[name] for name in names})
 
-    def grid(self, seed: int) -> list[dict[str, Any]]:
-        """Return every point of the grid, as Optuna is asked for them, in an order decided by the seed."""
+    def combinations(self) -> list[dict[str, Any]]:
+        """Return every point of the grid, as Optuna is asked for it; what differs in what has no meaning is one."""
         points = {}
         for values in product(*map(ranges.points, self.bounds.values())):
             point = dict(zip(self.bounds, values, strict=True))
             names = self.choose(lambda name, bounds, point=point: ranges.as_proposed(point[name], bounds))
-            # Those that differ in what has no meaning are one.
             points.setdefault(tuple((name, point[name]) for name in names))
-        shuffled = [dict(point) for point in points]
+        return [dict(point) for point in points]
+
+    def grid(self, seed: int) -> list[dict[str, Any]]:
+        """Return every point of the grid, as Optuna is asked for them, in an order decided by the seed."""
+        shuffled = self.combinations()
         random.Random(seed).shuffle(shuffled)
         return shuffled
 
@@ -139,9 +145,15 @@ class Space:
                 yield way
 
 
-def space_of(experiment: Experiment, search: Search) -> Space:
-    """Return what a search over an experiment may choose."""
-    return Space(search.space, experiment.trees["run"])
+def space_of(experiment: Experiment, search: Search, chosen: Mapping[str, Any] | None = None) -> Space:
+    """Return what a search over an experiment may choose: all of its alternatives, or those `chosen` alone."""
+    alternatives = search.alternatives if chosen is None else {name: ("choice", one) for name, one in chosen.items()}
+    return Space({**alternatives, **search.space}, experiment.trees["run"])
+
+
+def alternatives_of(experiment: Experiment, search: Search) -> Space:
+    """Return the alternatives of a search as a space of their own."""
+    return Space(search.alternatives, experiment.trees["run"])
 
 
 def _has_factories(bounds: tuple) -> bool:
@@ -149,25 +161,24 @@ def _has_factories(bounds: tuple) -> bool:
 
 
 def check(experiment: Experiment, search: Search) -> None:
-    """Check that every name in the space is a binding of this experiment, and that its value lies in its range.
+    """Check that every name that is varied is a binding of this experiment, and that its value lies in its range.
 
-    Values of a range need not suit every alternative of the space, but one.
+    Values of a range need not suit every alternative, but one.
 
     Raises:
       ConfigError: naming the entry, what is wrong with it, and the closest right name.
     """
     _check_settings(experiment, search)
-    place = experiment.place("search.space")
-    _check_names(place, experiment, search)
+    where = _check_names(experiment, search)
+    combined = {name for point in alternatives_of(experiment, search).combinations() for name in point}
+    if lost := [name for name in search.alternatives if name not in combined]:
+        raise ConfigError(f"{where[lost[0]]}: no combination of search.alternatives has it; put it in search.space")
     space = space_of(experiment, search)
-    if len(space.written_as) < len(search.space):
-        again = (name for name in search.space if name not in space.written_as.values())
-        raise ConfigError(f"{place}search.space: {next(again)!r} and another of its names are the same; keep one")
-    for name, bounds in search.space.items():
+    for name, bounds in space.bounds.items():
         for value in ranges.samples(bounds):
-            _check_value(f"{place}search.space[{name!r}]", experiment, space, name, value)
+            _check_value(where[name], experiment, space, name, value)
     for name, written in space.choose(lambda name, _: experiment.value(name)).items():
-        _check_written(f"{place}search.space[{name!r}]", name, written, search.space[name])
+        _check_written(where[name], name, written, space.bounds[name])
 
 
 def _check_settings(experiment: Experiment, search: Search) -> None:
@@ -177,7 +188,8 @@ def _check_settings(experiment: Experiment, search: Search) -> None:
         raise ConfigError(
             "search.space is empty: name what to vary, such as {'fit.learning_rate': ('log', 1e-4, 1e-2)}"
         )
-    if "multi_worker" in (experiment.value("fit.strategy"), *search.space.get("fit.strategy", ())):
+    varied = search.alternatives | search.space
+    if "multi_worker" in (experiment.value("fit.strategy"), *varied.get("fit.strategy", ())):
         raise ConfigError(
             "fit.strategy = 'multi_worker' is for tlx train: a search spreads trials over processes, not updates over"
             " machines; use 'none' or 'mirrored'"
@@ -188,16 +200,38 @@ def _check_settings(experiment: Experiment, search: Search) -> None:
         raise ConfigError(f"{experiment.place('search.metric')}{error}") from None
 
 
-def _check_names(place: str, experiment: Experiment, search: Search) -> None:
-    for name, bounds in search.space.items():
-        where = f"{place}search.space[{name!r}]"
-        ranges.check(where, bounds)
-        if name.startswith("search.") or name in ("run.judge", "run.metric"):
-            raise ConfigError(f"{where}: a search varies the run, not itself")
-        try:
-            experiment.value(name)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+def _check_names(experiment: Experiment, search: Search) -> dict[str, str]:
+    """Check each name and its range by themselves, and return in words where each stands, by name."""
+    places: dict[str, str] = {}
+    known: dict[str, str] = {}
+    for setting, entries in (("search.alternatives", search.alternatives), ("search.space", search.space)):
+        for name, bounds in entries.items():
+            where = f"{experiment.place(setting)}{setting}[{name!r}]"
+            _check_name(where, experiment, name, bounds)
+            if setting == "search.alternatives":
+                _check_alternative(where, name, bounds)
+            full = full_target(name)
+            if full in known:
+                raise ConfigError(f"{where} and {known[full]} are the same; keep one")
+            known[full], places[name] = f"{setting}[{name!r}]", where
+    return places
+
+
+def _check_name(where: str, experiment: Experiment, name: str, bounds: tuple) -> None:
+    ranges.check(where, bounds)
+    if name.startswith("search.") or name in ("run.judge", "run.metric"):
+        raise ConfigError(f"{where}: a search varies the run, not itself")
+    try:
+        experiment.value(name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_alternative(where: str, name: str, bounds: tuple) -> None:
+    if bounds[0] != "choice":
+        raise ConfigError(f"{where}: expected ('choice', a, b, ...); {show(bounds)} belongs in search.space")
+    if full_target(name) in ("fit.epochs", "fit.evaluations"):
+        raise ConfigError(f"{where}: a first look sets {name} itself; put this in search.space")
 
 
 def _check_written(where: str, name: str, written: Any, bounds: tuple) -> None:

@@ -16,11 +16,12 @@ from tlx.evaluate.choose import evaluator_of
 from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
 from tlx.search import hosts
+from tlx.search.alternatives import FirstLook
 from tlx.search.finals import Finals
 from tlx.search.postgresql import Server
 from tlx.search.pruning import TRAINS, first_cut, trained_share
 from tlx.search.settings import Search
-from tlx.search.space import binding, fixed_bindings, space_of
+from tlx.search.space import alternatives_of, binding, fixed_bindings, space_of
 from tlx.search.storage import (
     INFEASIBLE,
     METRIC,
@@ -56,11 +57,11 @@ class Study:
         self.experiment, self.search, self.host, self.display = experiment, search, host, display
         self.folder = host.folder
         self.states = quiet_optuna().trial.TrialState
-        self.space = space_of(experiment, search)
         memory = build(experiment.trees["run"].arguments["memory"])
         file = self.folder / _CONFIG
+        most = space_of(experiment, search).most
         self.attempts = [
-            Attempts(experiment, memory, file, self.folder / f"worker-{i}.log", search.workers, self.space.most)
+            Attempts(experiment, memory, file, self.folder / f"worker-{i}.log", search.workers, most)
             for i in range(search.workers)
         ]
         with host.alone():
@@ -76,10 +77,6 @@ class Study:
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
         self.study.set_user_attr(OBJECTIVES, list(search.objectives))
-        written = self.space.written(experiment)
-        gridded = [p for p in self.space.grid(search.seed) if p != written] if search.sampler == "grid" else []
-        self.points = [written, *gridded][: search.trials]
-        self.wanted = len(self.points) if gridded else search.trials
         self._began = time.monotonic() - host.seconds
 
     def run(self) -> dict[str, Any]:
@@ -98,24 +95,51 @@ class Study:
                 for one in working:
                     one.result()
             self._show()
-            finals = Finals(self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick)
+            finals = Finals(
+                self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, self.first_look
+            )
             return finals(self.rows())
         finally:
             self._stop()
             self.host.close()
+
+    def _choose(self) -> list[dict[str, Any]]:
+        """Choose among the alternatives, set what is searched, and return what a first look at each came to.
+
+        Trial 0 stays the experiment as written; where something else was chosen, trial 1 is that, with all else as
+        written.
+        """
+        experiment, search = self.experiment, self.search
+        first = FirstLook(experiment, search, self.host, self.attempts[0], self.display, self._tick, self._late)
+        chosen, rows = first()
+        alternatives = alternatives_of(experiment, search)
+        written = alternatives.choose(lambda name, _: experiment.value(name))
+        self.space, self.as_written = (space_of(experiment, search, one) for one in (chosen, written))
+        points = [self.as_written.written(experiment)]
+        if alternatives.asked(chosen) != alternatives.asked(written):
+            points.append(self.space.asked(self.space.usual(experiment, {})))
+        grid = self.space.grid(search.seed) if search.sampler == "grid" else []
+        gridded = [point for point in grid if point != points[-1]]
+        self.points = [*points, *gridded][: search.trials]
+        self.wanted = len(self.points) if gridded else search.trials
+        return rows
 
     def _stop(self) -> None:
         for attempts in self.attempts:
             attempts.stop()
 
     def _begin(self) -> None:
+        self.first_look = self._choose()
         if self.search.objectives and self.search.pruner != "none":
             self.display.say("with search.objectives no trial is pruned: each runs to its end")
         for start in range(0, len(self.points), _AT_ONCE):
             with self.host.alone():
                 known = [asked(trial) for trial in self._trials()]
-                for point in self.points[start : start + _AT_ONCE]:
-                    if point not in known:
+                for point in self.points[: start + _AT_ONCE]:
+                    # The first two may be the same but for the alternatives, which Optuna does not know.
+                    if point in known:
+                        known.remove(point)
+                    else:
                         self.study.enqueue_trial(point)
         with self.host.alone():
             self._retry_orphans()
@@ -181,7 +205,8 @@ class Study:
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
-            bindings = [binding(name, value) for name, value in self.space.propose(trial).items()]
+            space = self.space if root(trial) else self.as_written
+            bindings = [binding(name, value) for name, value in space.propose(trial).items()]
             trial.set_user_attr("bindings", bindings)
             self._show()
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")

@@ -43,6 +43,15 @@ class Outcome:
     phase: int | None = None
 
 
+def persist(attempt: Callable[[], Outcome], what: str, display: Listener) -> Outcome:
+    """Return how an attempt ended; one whose worker died or crashed may have been unlucky: it is made once more."""
+    outcome = attempt()
+    if outcome.kind not in ("lost", "crash"):
+        return outcome
+    display.say(f"{what} is tried once more: {outcome.content.strip().splitlines()[-1]}")
+    return attempt()
+
+
 class _Watch(threading.Thread):
     """Looks at a process 50 times a second, and ends it when it holds more than it may."""
 
