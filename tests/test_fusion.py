@@ -28,6 +28,8 @@ def test_ways_are_named_and_what_is_none_is_refused():
     sizes = [size for size, _ in Fusion(True, (1.25, 0.1)).ways((320, 416))]
     assert sizes == [(320, 416)] * 2 + [(384, 512)] * 2 + [(32, 32)] * 2
     assert [how is None for _, how in Fusion(True, (1.25,)).ways((320, 416))] == [True, False, True, False]
+    # What comes to a size that is there already would count double.
+    assert [size for size, _ in Fusion(False, (1.03, 1.25, 1.2)).ways((320, 320))] == [(320, 320), (384, 384)]
     assert Fusion().ways((64, 64)) == [((64, 64), None)]
 
 

@@ -254,3 +254,13 @@ def test_a_tiled_run_is_judged_on_whole_pictures(draw, tiny, tmp_path):
     assert (corners[:, :2] + corners[:, 2:]).max() > 128
     assert told["metrics"]["values"] == pytest.approx(evaluate(run, tmp_path / "run")["metrics"]["values"], abs=1e-4)
     assert "Tiles(size=128" in json.loads((tmp_path / "run" / "model.json").read_text())["tiles"]
+
+
+def test_oversampling_counts_the_tiles_that_are_taken(tmp_path):
+    Image.new("RGB", (256, 64)).save(tmp_path / "a.png")
+    boxes = np.array([[4, 4, 20, 20], [70, 4, 90, 20]], np.float32)
+    example = Example(tmp_path / "a.png", 256, 64, Boxes(boxes, np.array([0, 1], np.int32), np.zeros(2, bool)))
+    dataset = Dataset("tiles", ("a", "b"), (example,))
+    views = Views(dataset, (64, 64), windows=Tiles(64, overlap=0.0), empty=0.0)
+    assert len(views.parts) == 2
+    np.testing.assert_allclose(views.repeats(1.0), [2**0.5, 2**0.5])

@@ -56,9 +56,9 @@ class Fusion:
         """Return each input's (height, width), in multiples of 32, and what is done to pictures, as they are first."""
         height, width = size
         sizes = [tuple(max(1, round(side * scale / _STEP)) * _STEP for side in size) for scale in self.scales]
-        return [
-            (one, how) for one in [(height, width), *sizes] for how in ([None, Flip(1.0)] if self.mirror else [None])
-        ]
+        # Scales may come to one size; what is seen twice would count double.
+        each = dict.fromkeys([(height, width), *sizes])
+        return [(one, how) for one in each for how in ([None, Flip(1.0)] if self.mirror else [None])]
 
 
 def looks(

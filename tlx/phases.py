@@ -161,7 +161,7 @@ class Training:
         repeats = self.views.repeats(self.run.fit.oversample)
         if more := int((repeats > 1).sum()):
             often = f"more often than the others, up to {repeats.max():.1f} times"
-            self.log.say(f"fit.oversample: {more} of {len(repeats)} training pictures come {often}")
+            self.log.say(f"fit.oversample: {more} of {len(repeats)} training examples come {often}")
 
     def _warn_of_norms(self, micro: int | None) -> None:
         run, network = self.run, self.detector.backbone

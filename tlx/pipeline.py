@@ -125,7 +125,7 @@ class Views:
 
     def repeats(self, share: float) -> np.ndarray:
         """Return how often an epoch is to hold each of `parts`; see `repeat_factors`."""
-        classes = (place.classes for place in self._places)
+        classes = (self._places[self.numbers[part]].classes for part in self.parts)
         return repeat_factors([*classes], share) if share else np.ones(len(self.parts))
 
     @property

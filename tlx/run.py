@@ -86,6 +86,8 @@ def _fit_together(
         )
     if cut_up and not sized:
         raise ConfigError(f"run.tiles cuts pictures up, and {head.task} labels whole ones: leave run.tiles away")
+    if not auto:
+        head.refuse_size(height_width(image_size))
     if cut_up:
         cut_up.refuse_misfit(None if auto else height_width(image_size), resize)
 
@@ -228,6 +230,7 @@ def train(
 
 def assemble(run: Run, devices: Devices) -> tuple[Detector, list[WeightLayer]]:
     """Return the detector that is to be trained, with a copy on every device, and the backbone's weight layers."""
+    run.head.refuse_size(run.size)
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
     return detector, weight_layers(detector.backbone, detector.blocks)

@@ -57,6 +57,12 @@ def _forget_oldest() -> None:
         del _kept[key]
 
 
+def forget() -> None:
+    """Keep none of them, so that the next one who asks decodes, as for a picture that is new."""
+    with _lock:
+        _kept.clear()
+
+
 def bytes_of(sizes: Iterable[tuple[int, int]]) -> int:
     """Return how many bytes decoded pictures of these (width, height) take."""
     return sum(_PIXEL * width * height for width, height in sizes)

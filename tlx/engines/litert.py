@@ -9,7 +9,7 @@ import numpy as np
 
 from tlx.engines.engine import Compiled, Engine, as_pictures, needing, refuse_missing
 from tlx.engines.tflite import convert
-from tlx.errors import refuse_values
+from tlx.errors import ModelError, refuse_values
 from tlx.lazy import quiet
 from tlx.registry import engines
 
@@ -46,8 +46,11 @@ class LiteRT(Engine):
             from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - 60 MB that few commands need
         file = convert(model)
         with quiet():  # It greets on stderr.
-            interpreter = Interpreter(model_content=file, num_threads=self.threads or os.cpu_count())
-            interpreter.allocate_tensors()
+            try:
+                interpreter = Interpreter(model_content=file, num_threads=self.threads or os.cpu_count())
+                interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise ModelError(f"LiteRT cannot compute this network ({error})") from error
         (image,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
         def forward(pictures: np.ndarray) -> list[np.ndarray]:

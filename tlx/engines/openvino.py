@@ -69,7 +69,10 @@ class OpenVINO(Engine):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.tflite"
             file.write_bytes(convert(model))
-            compiled = core.compile_model(core.read_model(file), "CPU", settings)
+            try:
+                compiled = core.compile_model(core.read_model(file), "CPU", settings)
+            except RuntimeError as error:
+                raise ModelError(f"OpenVINO cannot compute this network ({error})") from error
         optimal = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         # Not its AsyncInferQueue: where a callback is the last to let go of a network, it takes the process down.
         requests = [compiled.create_infer_request() for _ in range(optimal)]

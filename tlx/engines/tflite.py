@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from absl import logging
+
 from tlx.errors import ModelError
 from tlx.lazy import tf
 
@@ -29,8 +31,12 @@ def convert(model: Any) -> bytes:
 
     # The second argument keeps the variables alive; a Keras 3 model there would lose their values without a word.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # It tells which of its two ways it takes.
     try:
         return converter.convert()
     except Exception as error:  # The converter's errors have no type in common, and plugins bring any network.
         said = str(error).strip().partition("\n")[0]
         raise ModelError(f"this network cannot be converted to .tflite ({type(error).__name__}: {said})") from error
+    finally:
+        logging.set_verbosity(verbosity)

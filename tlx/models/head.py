@@ -46,6 +46,12 @@ class Head(ABC):
           ConfigError: the backbone has no such tap.
         """
 
+    def refuse_size(self, size: Size) -> None:  # noqa: B027 - most heads refuse none
+        """Raise a MisfitError if it cannot be trained at an input of `size` (height, width); by default any will do.
+
+        This must not need TensorFlow, either.
+        """
+
     @abstractmethod
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltHead":
         """Return the head with its layers, for taps of these shapes and an input of `size` (height, width).

@@ -42,6 +42,8 @@ def compared(
     doubt = f"; by one seed each{' on test' if several else ''}{says_little}"
     verdict = _verdict(gains, least)
     says = f"trial {best['trial']} {verdict}: {', '.join(texts)}{doubt if doubtful else ''}"
+    if written.get("over"):
+        says += f"; the experiment as written is beyond search.limits ({', '.join(written['over'])})"
     return found | {"gain": gains, "says": says}
 
 

@@ -194,7 +194,9 @@ class Finals:
         )
         scores = {row["trial"]: [row["score"], *self._seeds(row)] for row in finalists}
         spread = {trial: (statistics.mean(values), statistics.stdev(values)) for trial, values in scores.items()}
-        best = max(finalists, key=lambda row: spread[row["trial"]][0])
+        # The experiment as written is compared even where it is beyond a limit, and then is not to win.
+        allowed = {row["trial"] for row in ranked}
+        best = max((row for row in finalists if row["trial"] in allowed), key=lambda row: spread[row["trial"]][0])
         repeats = {
             "finalists": [
                 {"trial": trial, "validation": values, "mean": spread[trial][0], "spread": spread[trial][1]}

@@ -1,11 +1,13 @@
 """The head whose boxes are distributions: where it begins, what it is punished for, and that it learns."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tlx import policies
+from tlx import config, policies
 from tlx.data.targets import ANY_CLASS
-from tlx.errors import ConfigError
+from tlx.errors import ConfigError, MisfitError
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
 from tlx.models.assigners.centre_sampling import CentreSampling
@@ -185,4 +187,11 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 def test_an_input_larger_than_any_box_could_be_is_refused():
     with pytest.raises(ConfigError, match=r"heads\.gfl\.bins = 4 makes boxes of up to 256 .* heads\.gfl\.bins = 5"):
-        Gfl(channels=16, bins=4).build(SHAPES, 1, (128, 300))
+        Gfl(channels=16, bins=4).refuse_size((128, 300))
+    Gfl(channels=16, bins=5).refuse_size((128, 300))
+
+
+def test_bins_too_few_for_the_input_are_refused_by_the_first_check():
+    minimal = Path(__file__).parents[2] / "minimal.gin"
+    with pytest.raises(MisfitError, match=r"heads\.gfl\.bins = 4 makes boxes of up to 256 pixels"):
+        config.load([minimal], ["run.head = @heads.gfl()", "heads.gfl.bins = 4"])

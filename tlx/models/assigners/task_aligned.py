@@ -15,9 +15,10 @@ from tlx.registry import assigners
 class TaskAligned(Assigner):
     """Each object goes to those locations inside of it that predict it best, by score and by box together.
 
-    A location's alignment with an object is score ** `alpha` times IoU ** `beta`; the `candidates` best learn the
-    object, and a location that several objects want goes to the one that it overlaps most. The score that a location
-    is to learn is its alignment over the object's largest, times the object's largest IoU.
+    A location's alignment with an object is score ** `alpha` times IoU ** `beta`; the `candidates` best, with all
+    that equal the last of them, learn the object, and a location that several objects want goes to the one that it
+    overlaps most. The score that a location is to learn is its alignment over the object's largest, times the
+    object's largest IoU.
 
     Source: Feng et al., TOOD: Task-aligned One-stage Object Detection, ICCV 2021.
     """

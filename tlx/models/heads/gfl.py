@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.errors import ConfigError, refuse_values
+from tlx.errors import MisfitError, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations
@@ -70,13 +70,15 @@ class Gfl(Head):
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
         return choose_taps(backbone.taps, self.strides, "heads.gfl.strides", self.taps)
 
-    def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltGfl":
+    def refuse_size(self, size: Size) -> None:
         if max(size) > (longest := 2 * self.bins * self.strides[-1]):
             least = -(-max(size) // (2 * self.strides[-1]))
-            raise ConfigError(
+            raise MisfitError(
                 f"heads.gfl.bins = {self.bins} makes boxes of up to {longest} pixels, and the input has {max(size)}:"
                 f" give at least heads.gfl.bins = {least}"
             )
+
+    def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltGfl":
         return BuiltGfl(self, self._network(taps, classes), locations(taps, size))
 
     def _network(self, shapes: Sequence[TapShape], classes: int) -> Any:
