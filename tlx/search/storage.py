@@ -210,7 +210,9 @@ def importances(study: Any) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    # What has one value only, such as the alternatives that were chosen, distinguishes nothing.
+    varied = {name for t in finished for name, range_ in t.distributions.items() if not range_.single()}
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=sorted(varied)) if varied else {}
 
 
 def mend(journal: Path) -> None:
