@@ -18,6 +18,9 @@ import pytest
 from tlx.work.verdict import wants_memory
 
 LONG = bool(os.environ.get("TLX_ENDURANCE"))
+slow = pytest.mark.skipif(
+    not LONG and os.environ.get("TLX_SLOW") != "1", reason="TLX_SLOW=1 trains within wrong limits, in two minutes"
+)
 SCRIPT = Path(__file__).with_name("limited.py")
 EXPERIMENT = """\
 run.data = @splits.own()
@@ -94,6 +97,7 @@ def test_budgets_are_kept_without_a_death(runs, saw):
     saw("real training within memory budgets", f"{len(cases)} budgets: {came}")
 
 
+@slow
 def test_wrong_predictions_are_survived(runs, tmp_path, saw):
     chance = random.Random(1)
     told = json.loads(runs.ledger.read_text())
@@ -113,6 +117,7 @@ def test_wrong_predictions_are_survived(runs, tmp_path, saw):
     )
 
 
+@slow
 def test_limits_on_the_address_space_are_survived(runs, tmp_path, saw):
     chance = random.Random(2)
     limits = [int(chance.uniform(1.5, 3.5) * GIGABYTE) for _ in range(30)] if LONG else [int(2.6 * GIGABYTE)]
