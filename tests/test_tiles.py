@@ -178,7 +178,11 @@ def test_each_object_that_tiles_show_parts_of_is_joined_once(boxes, tall, wide, 
 def test_no_object_is_counted_twice_where_its_parts_are_found_inexactly(boxes, side, overlap, seed):
     rng, windows = np.random.default_rng(seed), Tiles(side, overlap)(400, 300)
     seen = list(pieces(boxes, windows, 0.3, 0.03, rng))
-    shown = {tuple(box) for box in boxes.tolist() if any(len(p) for p in pieces(np.array([box]), windows, 0.3, 0, rng))}
+    shown = {
+        tuple(box)
+        for box in boxes.tolist()
+        if any(len(p) for p in pieces(np.array([box], np.float32), windows, 0.3, 0, rng))
+    }
     assert len(Detection().join(seen)) == len(shown)
 
 

@@ -1,6 +1,6 @@
 """Whatever the limit on memory, real training ends with a detector or with what would fit; the driver never dies.
 
-The short form runs with the other tests; `make endurance` runs the long one.
+`TLX_SLOW=1 make test` runs the short form, and `make endurance` the long one.
 """
 
 import itertools
@@ -18,8 +18,8 @@ import pytest
 from tlx.work.verdict import wants_memory
 
 LONG = bool(os.environ.get("TLX_ENDURANCE"))
-slow = pytest.mark.skipif(
-    not LONG and os.environ.get("TLX_SLOW") != "1", reason="TLX_SLOW=1 trains within wrong limits, in two minutes"
+pytestmark = pytest.mark.skipif(
+    not LONG and os.environ.get("TLX_SLOW") != "1", reason="TLX_SLOW=1 trains within limits on memory, in two minutes"
 )
 SCRIPT = Path(__file__).with_name("limited.py")
 EXPERIMENT = """\
@@ -97,7 +97,6 @@ def test_budgets_are_kept_without_a_death(runs, saw):
     saw("real training within memory budgets", f"{len(cases)} budgets: {came}")
 
 
-@slow
 def test_wrong_predictions_are_survived(runs, tmp_path, saw):
     chance = random.Random(1)
     told = json.loads(runs.ledger.read_text())
@@ -117,7 +116,6 @@ def test_wrong_predictions_are_survived(runs, tmp_path, saw):
     )
 
 
-@slow
 def test_limits_on_the_address_space_are_survived(runs, tmp_path, saw):
     chance = random.Random(2)
     limits = [int(chance.uniform(1.5, 3.5) * GIGABYTE) for _ in range(30)] if LONG else [int(2.6 * GIGABYTE)]
