@@ -126,12 +126,11 @@ def test_a_plugin_that_takes_a_commands_name_is_told_of_and_takes_nothing(instal
     assert "tlx inspect PATH" in output
 
 
-def test_a_command_imports_no_other():
+def test_a_command_imports_no_other(output_of):
     code = "import sys; from tlx import cli; cli._find('train')\n"
     code += "theirs = 'tlx.commands.', 'tlx.report.inspection', 'tlx.data.convert', 'tlx.data.fetching'\n"
     code += "print(sorted(m for m in sys.modules if m.startswith(theirs)))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "['tlx.commands.experiment', 'tlx.commands.shared', 'tlx.commands.train']\n"
+    assert output_of(code) == "['tlx.commands.experiment', 'tlx.commands.shared', 'tlx.commands.train']\n"
 
 
 def test_a_checked_experiment_is_printed_and_a_wrong_one_refused(gin):

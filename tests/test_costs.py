@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from tlx import checkpoint, costs
+from tlx.data import recent
+from tlx.data.images import open_image
 from tlx.engines.auto import Auto
 from tlx.models.detector import build
 from tlx.models.heads.fcos import Fcos
@@ -13,7 +15,7 @@ from tlx.runfolder import WEIGHTS, save_weights
 from tlx.windows import WholePicture
 
 
-def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
+def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny, monkeypatch):
     dataset, head = draw(3), Fcos(channels=8, depth=1)
     detector = build(tiny(), head, dataset.classes, (64, 64))
     save_weights(detector, tmp_path)
@@ -22,12 +24,16 @@ def test_every_cost_is_measured_of_a_trained_detector(tmp_path, draw, tiny):
     run = SimpleNamespace(backbone=tiny(), head=head, size=(64, 64), precision="float32", resize="letterbox")
     run.image_size, run.windows = 64, WholePicture()
     run.engine, run.data = Auto(), SimpleNamespace(validation=dataset)
+    opened = []
+    monkeypatch.setattr(recent, "open_image", lambda path: opened.append(path) or open_image(path))
     found = costs.measure(run, tmp_path, [*costs.COSTS])
     assert found.keys() == costs.COSTS.keys()
     assert found["train_seconds"] == 12.5
     assert found["size_mb"] == (tmp_path / WEIGHTS).stat().st_size / 1e6
     assert found["parameters"] == detector.model.count_params()
     assert found["latency_ms"] > 0
+    # Each pass over each picture decodes it; so may what is done before the first.
+    assert min(opened.count(example.image) for example in dataset.examples) >= 3
 
 
 def test_what_needs_no_network_builds_none(tmp_path, monkeypatch):

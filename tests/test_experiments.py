@@ -9,6 +9,7 @@ from PIL import Image
 from tlx import config, run
 from tlx.data.readers.voc import voc
 from tlx.data.scenes import write_scenes
+from tlx.errors import ConfigError
 from tlx.evaluate.choose import evaluator_of
 from tlx.events import Listener
 from tlx.search import space
@@ -142,6 +143,10 @@ def test_a_space_that_tlx_brings_can_be_included_from_anywhere(name, tmp_path):
     brought = Path(config.__file__).parent / "spaces" / f"{name}.gin"
     assert experiment.place("search.space").startswith(str(brought))
     assert f"include 'spaces/{name}.gin'" in brought.read_text()
+    file.write_text(f"{text}include 'spaces/{name}s.gin'\n")
+    with pytest.raises(ConfigError, match=rf"did you mean '{name}\.gin'"):
+        config.load([file])
+    file.write_text(f"{text}include 'spaces/{name}.gin'\n")
     # One's own of that name comes first.
     (tmp_path / "spaces").mkdir()
     (tmp_path / "spaces" / f"{name}.gin").write_text("search.space = {'fit.epochs': ('float', 1, 40)}\n")

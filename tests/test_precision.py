@@ -80,9 +80,9 @@ def test_the_policy_is_put_back_where_building_fails(tiny):
 
 
 class HalfHead(Fcos):
-    def _tower(self, classes):
-        level = keras.Input((None, None, self.channels))
-        return keras.Model(level, [keras.layers.Conv2D(channels, 1)(level) for channels in (classes, 4)])
+    def network(self, shapes, outputs):
+        whole = super().network(shapes, outputs)
+        return keras.Model(whole.inputs, [keras.layers.Activation("linear")(output) for output in whole.outputs])
 
 
 def test_a_head_whose_outputs_are_not_float32_is_refused(tiny):

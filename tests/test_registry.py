@@ -1,6 +1,5 @@
 """What can be registered, what is found, and what is said of plugins that fail."""
 
-import subprocess
 import sys
 from importlib.metadata import EntryPoint
 
@@ -222,8 +221,7 @@ def test_everything_registered_says_what_it_is():
     assert [name for name, entry in known.items() if not entry.summary.endswith(".")] == []
 
 
-def test_discovery_does_not_import_tensorflow():
+def test_discovery_does_not_import_tensorflow(output_of):
     code = "import sys; from tlx import registry; registry.discover(); assert registry.find('backbones.resnet50');"
     code += "print([m for m in ('tensorflow', 'keras', 'optuna', 'torch') if m in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert said.stdout.strip() == "[]"
+    assert output_of(code).strip() == "[]"

@@ -137,7 +137,9 @@ def _parse(
 def _included(name: str, folder: Path | None) -> Path:
     """Return the file that an include names: beside the one that includes it, or else one that tlx brings."""
     beside, ours = (folder or Path()) / name, Path(__file__).parent / name
-    return ours if ours.is_file() and not beside.is_file() else beside
+    # Where there is neither, the folder that exists tells what there is.
+    meant = ours.is_file() or (ours.parent.is_dir() and not beside.parent.is_dir())
+    return ours if meant and not beside.is_file() else beside
 
 
 def _parsed(text: str, file: str) -> Iterator[Any]:

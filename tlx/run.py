@@ -139,8 +139,6 @@ class Run:
                 f"{data.name} is labelled for {data.task}, and the head {kind} learns {self.head.task}: "
                 f"set run.data to a dataset for {self.head.task}, or run.head to a head for {data.task}"
             )
-        if cut_up := tiles_of(self.tiles):
-            cut_up.refuse_larger(data, "run.tiles")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -231,6 +229,8 @@ def train(
 def assemble(run: Run, devices: Devices) -> tuple[Detector, list[WeightLayer]]:
     """Return the detector that is to be trained, with a copy on every device, and the backbone's weight layers."""
     run.head.refuse_size(run.size)
+    if cut_up := tiles_of(run.tiles):
+        cut_up.refuse_larger(run.data.train, "run.tiles")
     with devices.scope():
         detector = build(run.backbone, run.head, run.data.train.classes, run.size, precision=run.precision)
     return detector, weight_layers(detector.backbone, detector.blocks)

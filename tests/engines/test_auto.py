@@ -7,6 +7,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from tlx.engines import litert
 from tlx.engines.auto import Auto
 from tlx.engines.engine import Engine, Settled, difference
 from tlx.engines.litert import LiteRT
@@ -49,6 +50,13 @@ def test_litert_comes_first_and_what_it_compiled_is_kept(model, pictures, monkey
     assert str(chosen).endswith(" of the largest output on 4 pictures, of 1e-04 allowed")
     monkeypatch.setattr(LiteRT, "compile", lambda *_: pytest.fail("compiled twice"))
     assert difference(chosen.compile(model)(pictures(1)), TensorFlow().compile(model)(pictures(1))) < 5e-6
+
+
+def test_what_a_runtime_refuses_is_computed_by_tensorflow(model, pictures, monkeypatch):
+    monkeypatch.setattr(litert, "convert", lambda _: b"no such file")
+    chosen = Auto().settle(model, lambda: pictures(2))
+    assert chosen.key == TensorFlow().key
+    assert "LiteRT cannot compute this network (" in str(chosen)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """Taps are known before TensorFlow is imported, and named where one is missing."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tlx.errors import ConfigError
@@ -62,15 +59,14 @@ def test_a_missing_tap_is_named_with_what_there_is(wanted, message):
         choose_taps(TAPS, (8, wanted), "heads.mine.taps")
 
 
-def test_a_backbone_knows_its_taps_without_tensorflow():
+def test_a_backbone_knows_its_taps_without_tensorflow(output_of):
     code = (
         "import sys, tlx.models.backbones; from tlx.registry import backbones\n"
         "backbone = backbones.entries['efficientnet_b0'].factory(weights=None)\n"
         "print(backbone.final.layer, [tap.layer for tap in backbone.taps if tap.stride == 16])\n"
         "print({'tensorflow', 'keras'} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == [
+    assert output_of(code).splitlines() == [
         "top_activation ['block5c_add', 'block6a_expand_activation']",
         "set()",
     ]

@@ -94,19 +94,25 @@ def test_a_search_with_objectives_goes_on(search):
     assert len(after["trials"]) == 8
 
 
-def test_what_is_over_a_limit_is_not_chosen(search):
-    rows = search("search.trials = 1")["trials"]
-    assert rows[0]["costs"] == {}
+def test_what_nobody_asked_for_is_not_measured(search):
+    assert search("search.trials = 1")["trials"][0]["costs"] == {}
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_what_is_over_a_limit_is_not_chosen(search, repeat):
     result = search(
         "search.limits = {'latency_ms': 25}",
         "search.pruner = 'none'",
+        f"search.repeat = {repeat}",
+        # The experiment as written is the best, and too slow.
+        "fit.learning_rate = 0.01",
         "search.space = {'fit.learning_rate': ('log', 1e-4, 1e-2), 'fit.epochs': ('choice', 40.0, 20.0)}",
-        name="limited",
     )
     over = {row["trial"] for row in result["trials"] if row["over"] == ["latency_ms"]}
     assert 0 in over
     within = [row for row in result["trials"] if row["trial"] not in over]
     assert result["best"]["trial"] == max(within, key=lambda row: row["score"])["trial"]
+    assert result["written"]["says"].endswith("the experiment as written is beyond search.limits (latency_ms)")
     assert "front" not in result
 
 

@@ -3,7 +3,7 @@
 from absl import flags
 
 from tlx import config
-from tlx.commands.experiment import fusion, print_result, trained
+from tlx.commands.experiment import fusion, must_cut, print_result, trained
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.evaluate.evaluator import in_words
 from tlx.registry import commands
@@ -22,8 +22,12 @@ def evaluate(arguments: list[str]) -> None:
     folder, experiment = trained(arguments[:1])
     fused = fusion()
     from tlx.run import evaluate as evaluate_run  # noqa: PLC0415
+    from tlx.tiles import tiles_of  # noqa: PLC0415
 
-    result = evaluate_run(config.build(experiment.trees["run"]), folder, fusion=fused)
+    run = config.build(experiment.trees["run"])
+    if must_cut():
+        tiles_of(run.tiles).refuse_larger(run.judged[1], "--tiles")
+    result = evaluate_run(run, folder, fusion=fused)
     print_result(experiment, result, folder)
     if "plain" in result:
         alone, both = result["seconds"]

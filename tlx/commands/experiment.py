@@ -94,6 +94,11 @@ def fusion() -> Any:
     return Fusion.of(FLAGS.fuse, "--fuse") if FLAGS.fuse else Fusion()
 
 
+def must_cut() -> bool:
+    """Return whether --tiles asks for pictures to be cut up."""
+    return FLAGS.tiles not in (None, "none")
+
+
 def _tiles_binding() -> list[str]:
     """Return the binding that --tiles stands for, if it is given."""
     if FLAGS.tiles is None:

@@ -6,7 +6,7 @@ from absl import flags
 from rich.text import Text
 
 from tlx import ownership
-from tlx.commands.experiment import fusion, trained
+from tlx.commands.experiment import fusion, must_cut, trained
 from tlx.commands.shared import CONSOLE, FLAGS
 from tlx.errors import TlxError
 from tlx.registry import commands
@@ -39,8 +39,7 @@ def predict(arguments: list[str]) -> None:
     ownership.take(target, "predictions", within=folder if inside else None)
     paths = [Path(argument) for argument in arguments[1:]]
     fused = fusion()
-    must_cut = FLAGS.tiles not in (None, "none")
-    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut, fused, _say)
+    count, errors = predict_pictures(experiment, folder, paths, target, FLAGS.min_score, must_cut(), fused, _say)
     for error in errors:
         _say(f"left out: {error}")
     CONSOLE.print(f"{count} pictures: {target / 'predictions.json'}, drawn in {target}", soft_wrap=True)

@@ -1,13 +1,114 @@
-"""What anchor-free heads are built of: a feature pyramid, towers over its levels, and the locations they look from."""
+"""Anchor-free heads: a feature pyramid, a tower over its levels, and a look from every cell of every level."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.lazy import keras
+from tlx.errors import refuse_values
+from tlx.lazy import keras, tf
 from tlx.models.assign import Locations
-from tlx.models.head import Size, TapShape
+from tlx.models.backbone import Backbone, Form, Tap, choose_taps
+from tlx.models.head import BuiltHead, Head, Size, TapShape, Tensors
+from tlx.models.postprocess import Suppression
+
+
+@dataclass(frozen=True)
+class PyramidHead(Head):
+    """What anchor-free heads can be set to; `name` is the one that a head is registered by.
+
+    `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
+    `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
+    and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
+    without it, the backbone's own. `box_weight` weighs the GIoU loss of boxes beside the quality focal loss of scores.
+    Detections are at most `max_detections` of a picture, none scored under `min_score`, and none of a class overlapping
+    a better one by more than `nms` IoU.
+
+    Sources: Tian et al., FCOS, ICCV 2019; Lin et al., Feature Pyramid Networks, CVPR 2017; Li et al., Generalized Focal
+    Loss, NeurIPS 2020.
+    """
+
+    name: ClassVar[str]
+
+    channels: int = 64
+    depth: int = 1
+    strides: tuple[int, ...] = (8, 16, 32)
+    taps: Form | None = None
+    box_weight: float = 2.0
+    max_detections: int = 100
+    min_score: float = 0.01
+    nms: float = 0.5
+
+    def __post_init__(self):
+        refuse_values(f"heads.{self.name}", self, self.sound)
+
+    @property
+    def sound(self) -> dict[str, bool]:
+        """Whether each setting makes sense, by its name."""
+        return {
+            "channels": self.channels >= 8 and self.channels % 8 == 0,
+            "depth": self.depth >= 0,
+            "strides": len(self.strides) > 0 and list(self.strides) == sorted(set(self.strides)),
+            "box_weight": self.box_weight > 0,
+            "max_detections": self.max_detections >= 1,
+            "min_score": 0 <= self.min_score < 1,
+            "nms": 0 < self.nms <= 1,
+        }
+
+    @property
+    def suppression(self) -> Suppression:
+        """What is kept of the dense predictions."""
+        return Suppression(self.max_detections, self.min_score, self.nms)
+
+    def select(self, backbone: Backbone) -> tuple[Tap, ...]:
+        return choose_taps(backbone.taps, self.strides, f"heads.{self.name}.strides", self.taps)
+
+    def network(self, shapes: Sequence[TapShape], outputs: dict[str, tuple[int, Any]]) -> Any:
+        """Return a `keras.Model` from taps [b, h, w, c] to one array [b, n, channels] for each output.
+
+        `outputs` has the channels of each by its name, and the bias that they begin at. The n locations are those of
+        all taps, finest first, row by row. All outputs share their tower: one for each would cost a third more time,
+        and gained nothing measurable.
+        """
+        taps = [keras.Input(shape[:3]) for shape in shapes]
+        inputs = keras.Input((None, None, self.channels))
+        x = tower(inputs, self.depth, self.channels)
+        towers = keras.Model(inputs, [output(x, name, *how) for name, how in outputs.items()])
+        levels = [towers(level) for level in pyramid(taps, self.strides, self.channels)]
+        flat = [[keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3])) for x in level] for level in levels]
+        together = [keras.ops.concatenate(parts, axis=1) for parts in zip(*flat, strict=True)]
+        return keras.Model(taps, together, name=self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltPyramidHead(BuiltHead):
+    """A `PyramidHead` with its network, a `keras.Model`, and the locations of all its levels, finest first."""
+
+    settings: PyramidHead
+    network: Any
+    locations: Locations
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return (self.network,)
+
+    @abstractmethod
+    def boxes(self, outputs: Tensors) -> Any:
+        """Return the boxes [b, n, 4] that the head's outputs mean, in input pixels."""
+
+    def predict(self, outputs: Tensors) -> Tensors:
+        """Return boxes [b, n, 1, 4] in input pixels and scores [b, n, classes] in 0..1."""
+        return {"boxes": self.boxes(outputs)[:, :, None], "scores": tf.sigmoid(outputs["logits"])}
+
+    def postprocess(self, dense: Tensors) -> Tensors:
+        return self.settings.suppression(dense)
+
+
+def quality_focal(logits: Any, wanted: Any) -> Any:
+    """Return the quality focal loss of each of `logits`, for the scores in 0..1 that are `wanted` there."""
+    return tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits) * tf.abs(wanted - tf.sigmoid(logits)) ** 2
 
 
 def pyramid(taps: Sequence[Any], strides: Sequence[int], channels: int) -> list[Any]:

@@ -11,26 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tlx import ownership
-from tlx.config import Experiment
 from tlx.errors import TrainingError
-from tlx.evaluate.choose import evaluator_of
 from tlx.evaluate.evaluator import in_words
-from tlx.events import Listener
 from tlx.search import ranges
-from tlx.search.hosts import Alone
-from tlx.search.settings import Search
-from tlx.search.space import alternatives_of, binding, fixed_bindings
-from tlx.work.attempts import Attempts
-from tlx.work.hand import persist
+from tlx.search.space import alternatives_of, binding
+from tlx.search.stage import POLL, Stage
 
 # Under this key the study keeps what the first look came to.
 FIRST_LOOK = "first look"
 # Scores so close are alike: seeds alone move them by more. The quicker combination is then the better.
 _ALIKE = 0.01
-# So often, in seconds, a host looks whether another one has come to its end.
-_POLL = 0.5
-_GO_ON = "nothing that was trained is lost: the same command goes on from here"
 
 
 @dataclass
@@ -61,19 +51,13 @@ class _Combination:
 
 
 @dataclass(frozen=True)
-class FirstLook:
+class FirstLook(Stage):
     """The choice among a search's alternatives, made by one training after another, so that their seconds compare.
 
-    Of many hosts one makes it. Each training is noted in the study: whoever comes after goes on from there. `tick`
-    notes how long the search has taken, and `late` says whether that is all that it may take.
+    Of many hosts one makes it. Each training is noted in the study: whoever comes after goes on from there. `late`
+    says whether the search has taken all the time that it may.
     """
 
-    experiment: Experiment
-    search: Search
-    host: Alone
-    attempts: Attempts
-    display: Listener
-    tick: Callable[[], None]
     late: Callable[[], bool]
     # How many seconds each cache took to fill, by its key, whichever combination did that.
     fills: dict[str, float] = field(default_factory=dict)
@@ -89,7 +73,7 @@ class FirstLook:
         of = [one.bindings for one in self.combinations]
         while (known := self.host.noted(FIRST_LOOK, of)) is None:
             if not self.host.claim():
-                time.sleep(_POLL)
+                time.sleep(POLL)
                 continue
             try:
                 # Another host may just have come to its end.
@@ -183,16 +167,13 @@ class FirstLook:
             self.fills[cache] = max(seconds, self.fills.get(cache, 0.0))
 
     def _attempt(self, one: _Combination, key: str, shorter: list[str]) -> dict[str, Any]:
-        place = self.host.folder / key
-        ownership.take(place, "run", within=self.host.folder)
         self.display.say(f"{key}: {', '.join([*one.bindings, *shorter])}")
-        more = [*fixed_bindings(self.search.metric), *shorter]
-        outcome = persist(lambda: self.attempts.train(one.bindings, place, more, self.display), key, self.display)
+        outcome = self.train(one.bindings, key, shorter)
         if outcome.kind in ("refused", "lost"):
-            raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
+            raise self.failed(f"{self.host.folder / key} could not be trained", outcome)
         if outcome.kind != "done":
             return {"cause": outcome.content.strip().splitlines()[-1] if outcome.kind == "crash" else outcome.content}
         metrics = outcome.content["metrics"]
-        score = evaluator_of(self.experiment).metric(self.search.metric).score(metrics)
+        score = self.metric.score(metrics)
         kept = {"seconds": outcome.content["seconds"], "fills": outcome.content["fill_seconds"]}
         return {"validation": metrics, "score": score, **kept}

@@ -3,35 +3,24 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from tlx import checkpoint, ownership
-from tlx.config import Experiment
+from tlx import checkpoint
 from tlx.errors import TrainingError
-from tlx.evaluate.choose import evaluator_of
-from tlx.evaluate.evaluator import Metric
-from tlx.events import Listener
 from tlx.report import pareto
 from tlx.search.comparison import compared
-from tlx.search.hosts import Alone
-from tlx.search.settings import Search
-from tlx.search.space import binding, fixed_bindings
-from tlx.work.attempts import Attempts
-from tlx.work.hand import persist
+from tlx.search.space import binding
+from tlx.search.stage import POLL, Stage
 
 _FINALISTS = 3
-# So often, in seconds, a host looks whether another one has come to an end.
-_POLL = 0.5
-_GO_ON = "no finished trial is lost: the same command goes on from here"
 
 
 @dataclass(frozen=True)
-class Finals:
-    """The end of a search, from its finished trials to `result.json`. `tick` notes how long the search has taken.
+class Finals(Stage):
+    """The end of a search, from its finished trials to `result.json`.
 
     `first_look` is what its alternatives came to, as `result.json` lists it.
 
@@ -39,17 +28,7 @@ class Finals:
     is judged is judged once, where its weights are, and the test split is opened only when the winner is chosen.
     """
 
-    experiment: Experiment
-    search: Search
-    host: Alone
-    attempts: Attempts
-    display: Listener
-    tick: Callable[[], None]
     first_look: Sequence[dict[str, Any]] = ()
-
-    @property
-    def metric(self) -> Metric:
-        return evaluator_of(self.experiment).metric(self.search.metric)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Choose the winner, judge it and the experiment as written, and write and return what `result.json` holds.
@@ -78,7 +57,7 @@ class Finals:
                 if (place, there) != told:
                     self._tell_of(best, place, there)
                     told = place, there
-            time.sleep(_POLL)
+            time.sleep(POLL)
 
     def _within(self, complete: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return those that keep the limits."""
@@ -149,9 +128,9 @@ class Finals:
                 f" {row['bindings']}"
             )
         judge = partial(self.attempts.judge, row["bindings"], place, self.display)
-        outcome = persist(judge, f"judging {place}", self.display)
+        outcome = self.persist(judge, f"judging {place}")
         if outcome.kind != "done":
-            raise TrainingError(f"{what} could not be judged: {outcome.content}\n{_GO_ON}")
+            raise self.failed(f"{what} could not be judged", outcome)
         return {key: outcome.content[key] for key in ("split", "metrics")}
 
     def _write(
@@ -215,26 +194,24 @@ class Finals:
         seed, metric, scores = self.experiment.value("run.seed"), self.metric, []
         for more in range(1, self.search.repeat):
             self.display.say(f"trial {row['trial']} again, with run.seed = {seed + more}")
-            place = self.host.folder / "repeats" / f"{row['trial']:04d}-{more}"
-            ownership.take(place, "run", within=self.host.folder)
+            place = f"repeats/{row['trial']:04d}-{more}"
             metrics = self._again([*row["bindings"], binding("run.seed", seed + more)], place)
             # It trained with another seed: a configuration that now and then fails is as bad as its failures.
             scores.append(metric.score(metrics) if metrics else metric.lowest)
         return scores
 
-    def _again(self, bindings: list[str], place: Path) -> dict[str, Any] | None:
+    def _again(self, bindings: list[str], place: str) -> dict[str, Any] | None:
         """Return the validation metrics of one more run, or None where it is infeasible.
 
         One that was finished by an earlier driver is not run again.
         """
-        done = place / "result.json"
+        done = self.host.folder / place / "result.json"
         if done.exists():
             return json.loads(done.read_text())["metrics"]
-        fixed = fixed_bindings(self.search.metric)
-        outcome = persist(partial(self.attempts.train, bindings, place, fixed, self.display), str(place), self.display)
+        outcome = self.train(bindings, place)
         self.tick()
         if outcome.kind == "done":
             return outcome.content["metrics"]
         if outcome.kind == "infeasible":
             return None
-        raise TrainingError(f"{place} could not be trained: {outcome.content}\n{_GO_ON}")
+        raise self.failed(f"{self.host.folder / place} could not be trained", outcome)

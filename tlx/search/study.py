@@ -1,7 +1,6 @@
 """The driver of a search: it alone asks Optuna, gives work to worker processes, and writes the study down."""
 
 import contextlib
-import json
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -11,19 +10,19 @@ from typing import Any
 
 from tlx import checkpoint, ownership
 from tlx.config import Experiment, build
-from tlx.errors import TrainingError
 from tlx.evaluate.choose import evaluator_of
 from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
 from tlx.search import hosts
 from tlx.search.alternatives import FirstLook
+from tlx.search.filing import Filing
 from tlx.search.finals import Finals
+from tlx.search.plan import Plan
 from tlx.search.postgresql import Server
 from tlx.search.pruning import TRAINS, first_cut, trained_share
 from tlx.search.settings import Search
-from tlx.search.space import alternatives_of, binding, fixed_bindings, space_of
+from tlx.search.space import fixed_bindings, space_of
 from tlx.search.storage import (
-    INFEASIBLE,
     METRIC,
     OBJECTIVES,
     WARM,
@@ -33,15 +32,12 @@ from tlx.search.storage import (
     open_study,
     place,
     quiet_optuna,
-    root,
     rows,
 )
 from tlx.work.attempts import Attempts
 from tlx.work.hand import Outcome
 
 _CONFIG = "config.gin"
-# A trial that crashes once may have been unlucky; one that crashes twice is at fault itself.
-_ATTEMPTS = 2
 # So many points are put in the queue before other hosts have their turn.
 _AT_ONCE = 100
 # So often, in seconds, it is shown how far trials are; asking a server for them costs something.
@@ -77,6 +73,7 @@ class Study:
         self.metric = evaluator_of(experiment).metric(search.metric)
         self.study.set_user_attr(METRIC, self.metric.name)
         self.study.set_user_attr(OBJECTIVES, list(search.objectives))
+        self.filing = Filing(self.study, search, host, self.metric, display)
         self._began = time.monotonic() - host.seconds
 
     def run(self) -> dict[str, Any]:
@@ -103,48 +100,31 @@ class Study:
             self._stop()
             self.host.close()
 
-    def _choose(self) -> list[dict[str, Any]]:
-        """Choose among the alternatives, set what is searched, and return what a first look at each came to.
-
-        Trial 0 stays the experiment as written; where something else was chosen, trial 1 is that, with all else as
-        written.
-        """
-        experiment, search = self.experiment, self.search
-        first = FirstLook(experiment, search, self.host, self.attempts[0], self.display, self._tick, self._late)
-        chosen, rows = first()
-        alternatives = alternatives_of(experiment, search)
-        written = alternatives.choose(lambda name, _: experiment.value(name))
-        self.space, self.as_written = (space_of(experiment, search, one) for one in (chosen, written))
-        points = [self.as_written.written(experiment)]
-        if alternatives.asked(chosen) != alternatives.asked(written):
-            points.append(self.space.asked(self.space.usual(experiment, {})))
-        grid = self.space.grid(search.seed) if search.sampler == "grid" else []
-        gridded = [point for point in grid if point != points[-1]]
-        self.points = [*points, *gridded][: search.trials]
-        self.wanted = len(self.points) if gridded else search.trials
-        return rows
-
     def _stop(self) -> None:
         for attempts in self.attempts:
             attempts.stop()
 
     def _begin(self) -> None:
-        self.first_look = self._choose()
+        first = FirstLook(
+            self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, self._late
+        )
+        chosen, self.first_look = first()
+        self.plan = Plan.of(self.experiment, self.search, chosen)
         if self.search.objectives and self.search.pruner != "none":
             self.display.say("with search.objectives no trial is pruned: each runs to its end")
-        for start in range(0, len(self.points), _AT_ONCE):
+        for start in range(0, len(self.plan.points), _AT_ONCE):
             with self.host.alone():
                 known = [asked(trial) for trial in self._trials()]
-                for point in self.points[: start + _AT_ONCE]:
+                for point in self.plan.points[: start + _AT_ONCE]:
                     # The first two may be the same but for the alternatives, which Optuna does not know.
                     if point in known:
                         known.remove(point)
                     else:
                         self.study.enqueue_trial(point)
         with self.host.alone():
-            self._retry_orphans()
+            self.filing.retry_orphans()
             if earlier := self.search.warm_start:
-                learnt = learn_from(self.study, earlier, self.space, self.host.server)
+                learnt = learn_from(self.study, earlier, self.plan.space, self.host.server)
                 self.display.say(f"learning from {learnt} trials of {earlier}")
 
     def _work(self, attempts: Attempts) -> None:
@@ -172,21 +152,21 @@ class Study:
 
     def _next(self) -> Any:
         """Return a trial to run, as soon as there is one; None once all are done, here and on every other host."""
-        budget = [self.wanted, self.search.minutes]
+        budget = [self.plan.wanted, self.search.minutes]
         while not self._stopping:
             with self.host.alone():
-                self._retry_orphans()
+                self.filing.retry_orphans()
                 states = [trial.state for trial in self._trials() if WARM not in trial.user_attrs]
                 running = states.count(self.states.RUNNING)
                 finished = states.count(self.states.COMPLETE) + states.count(self.states.PRUNED)
-                if finished >= self.wanted or self.host.noted("ended", budget):
+                if finished >= self.plan.wanted or self.host.noted("ended", budget):
                     return None
                 late = bool(finished) and self._late()
                 if late and not running:
                     # By another host's clock there may be time left.
                     self.host.note("ended", budget, True)
                     return None
-                if not late and finished + running < self.wanted:
+                if not late and finished + running < self.plan.wanted:
                     trial = self.study.ask()
                     self.host.take(trial)
                     return trial
@@ -205,8 +185,7 @@ class Study:
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
-            space = self.space if root(trial) else self.as_written
-            bindings = [binding(name, value) for name, value in space.propose(trial).items()]
+            bindings = self.plan.bindings(trial)
             trial.set_user_attr("bindings", bindings)
             self._show()
             self.display.say(f"trial {trial.number}: {', '.join(bindings)}")
@@ -218,7 +197,7 @@ class Study:
             return
         with self.host.alone():
             trial.set_user_attr("seconds", time.monotonic() - begun)
-            self._file(trial, outcome)
+            self.filing.file(trial, outcome)
 
     def _attempt(self, attempts: Attempts, bindings: list[str], folder: Path, listener: Listener) -> Outcome:
         """Train a trial, and measure what it costs where that is asked for."""
@@ -242,63 +221,8 @@ class Study:
             return "continue" if early or look.number == look.of or not trial.should_prune() else "prune"
         return "prune"
 
-    def _file(self, trial: Any, outcome: Outcome) -> None:
-        kind, content = outcome.kind, outcome.content
-        if kind == "done":
-            self._compare_data(trial)
-            trial.set_user_attr("metrics", content["metrics"])
-            trial.set_constraint(INFEASIBLE, -1.0)
-            costs = content.get("costs", {})
-            trial.set_user_attr("costs", costs)
-            for name, limit in self.search.limits.items():
-                trial.set_constraint(name, costs[name] / limit - 1)
-            score = self.metric.score(content["metrics"])
-            self.study.tell(trial, [score, *(costs[name] for name in self.search.objectives)])
-        elif kind in ("pruned", "infeasible"):
-            # That bindings lead nowhere is worth knowing to the sampler, and a trial like any other.
-            trial.set_user_attr("cause", content)
-            trial.set_constraint(INFEASIBLE, 1.0 if kind == "infeasible" else -1.0)
-            self.study.tell(trial, state=self.states.PRUNED)
-        elif kind == "refused":
-            # It is left as running: once the user has mended what is wrong, the next driver takes it up.
-            raise TrainingError(f"trial {trial.number}: {content}")
-        else:
-            trial.set_user_attr("cause", content)
-            trial.set_user_attr("fault", kind == "crash")
-            self.display.say(f"trial {trial.number} was lost: {content.strip().splitlines()[-1]}")
-            self._retry(self.study.trials[trial.number])
-
-    def _compare_data(self, trial: Any) -> None:
-        """Refuse what was trained on other data than the other hosts have."""
-        if self.host.name:
-            known = json.loads((self.folder / place(trial) / "data.json").read_text())
-            conflict = f"this host's data is not the data that the study {self.host.study_name} is about; mend the path"
-            self.host.agree("data", known["fingerprint"], f"{conflict}, or give another --study_name")
-
-    def _retry(self, trial: Any) -> None:
-        """Close a trial that came to nothing, and queue it again: once, and unless it has crashed too often."""
-        first = root(trial)
-        trials = self._trials()
-        failed = [t for t in trials if "fault" in t.user_attrs]
-        crashed = [t for t in failed if t.user_attrs["fault"] and root(t) == first]
-        waiting = any(t.user_attrs.get("retry_of") == first and t.number > trial.number for t in trials)
-        if len(crashed) >= _ATTEMPTS:
-            self.display.say(f"trial {first} is given up: it crashed {len(crashed)} times")
-        elif not waiting:
-            self.study.enqueue_trial(asked(trial), user_attrs={"retry_of": first})
-        self.study.tell(trial.number, state=self.states.FAIL)
-        if len(failed) > _ATTEMPTS * (self.search.trials + 1):
-            raise TrainingError(f"{len(failed)} trials were lost; the last cause: {trial.user_attrs.get('cause')}")
-
-    def _retry_orphans(self) -> None:
-        """Retry the trials that ran when their driver died."""
-        for trial in self.host.orphans(self._trials(self.states.RUNNING)):
-            if "cause" not in trial.user_attrs:
-                self.study._storage.set_trial_user_attr(trial._trial_id, "cause", self.host.lost)
-            self._retry(trial)
-
-    def _trials(self, *states: Any) -> list[Any]:
-        return self.study.get_trials(deepcopy=False, states=states or None)
+    def _trials(self) -> list[Any]:
+        return self.study.get_trials(deepcopy=False)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every trial as `result.json` lists it."""
@@ -317,7 +241,7 @@ class Study:
         for row in shown:
             if row["state"] == "running":
                 row["share"] = self._shares.get(row["trial"], 0.0)
-        self.display.trials(shown, self.wanted)
+        self.display.trials(shown, self.plan.wanted)
         self._shown = time.monotonic()
 
 

