@@ -112,7 +112,7 @@ def describe_engine(folder: Path, phase: int, engine: str) -> None:
 
 def trained_size(folder: Path) -> tuple[int, int]:
     """Return the (height, width) of the input that the run in a folder was trained at."""
-    height, width = json.loads((folder / "model.json").read_text())["size"]
+    height, width = json.loads((folder / _MODEL).read_text())["size"]
     return height, width
 
 

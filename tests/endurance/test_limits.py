@@ -19,7 +19,7 @@ from tlx.work.verdict import wants_memory
 
 LONG = bool(os.environ.get("TLX_ENDURANCE"))
 pytestmark = pytest.mark.skipif(
-    not LONG and os.environ.get("TLX_SLOW") != "1", reason="TLX_SLOW=1 trains within limits on memory, in two minutes"
+    not LONG and os.environ.get("TLX_SLOW") != "1", reason="TLX_SLOW=1 trains within limits on memory"
 )
 SCRIPT = Path(__file__).with_name("limited.py")
 EXPERIMENT = """\

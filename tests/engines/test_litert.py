@@ -22,7 +22,7 @@ SIZE = (96, 96)
 @pytest.mark.parametrize("name", sorted(registry.backbones.entries))
 def test_a_backbone_is_converted_and_agrees(name):
     if name not in FAST and os.environ.get("TLX_SLOW") != "1":
-        pytest.skip("TLX_SLOW=1 converts every backbone, in a quarter of an hour")
+        pytest.skip("TLX_SLOW=1 converts every backbone")
     keras.utils.set_random_seed(0)
     factory, rng = registry.backbones.entries[name].factory, np.random.default_rng(0)
     untrained = {"weights": None} if "weights" in inspect.signature(factory).parameters else {}
