@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,8 @@ class PyramidHead(Head):
     """What anchor-free heads can be set to; `name` is the one that a head is registered by.
 
     `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
-    `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
+    `strides` are the levels, finest first: backbone taps, and beyond the coarsest what the head makes of it, each twice
+    the stride before, for objects as large as the input. `taps` is their form: "ends" of blocks, which are narrow
     and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
     without it, the backbone's own. `box_weight` weighs the GIoU loss of boxes beside the quality focal loss of scores.
     Detections are at most `max_detections` of a picture, none scored under `min_score`, and none of a class overlapping
@@ -63,7 +65,11 @@ class PyramidHead(Head):
         return Suppression(self.max_detections, self.min_score, self.nms)
 
     def select(self, backbone: Backbone) -> tuple[Tap, ...]:
-        return choose_taps(backbone.taps, self.strides, f"heads.{self.name}.strides", self.taps)
+        """Return the taps at those of `strides` that the backbone has; the head makes what doubles beyond them."""
+        coarsest = max(tap.stride for tap in backbone.taps)
+        made = [stride for before, stride in pairwise(self.strides) if stride > coarsest and stride == 2 * before]
+        own = [stride for stride in self.strides if stride not in made]
+        return choose_taps(backbone.taps, own, f"heads.{self.name}.strides", self.taps)
 
     def network(self, shapes: Sequence[TapShape], outputs: dict[str, tuple[int, Any]]) -> Any:
         """Return a `keras.Model` from taps [b, h, w, c] to one array [b, n, channels] for each output.
@@ -112,19 +118,23 @@ def quality_focal(logits: Any, wanted: Any) -> Any:
 
 
 def pyramid(taps: Sequence[Any], strides: Sequence[int], channels: int) -> list[Any]:
-    """Return one level [b, h, w, channels] for each of `taps` [b, h, w, c], finest first, each told of the coarser.
+    """Return one level [b, h, w, channels] for each of `strides`, finest first, each told of the coarser.
 
+    `taps` [b, h, w, c] are at the first of the strides. What is beyond them is convolved from the level before.
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017.
     """
     merged: list[Any] = []
-    for tap, stride in reversed(list(zip(taps, strides, strict=True))):
+    for tap, stride in reversed(list(zip(taps, strides, strict=False))):
         level = keras.layers.Conv2D(channels, 1, name=f"lateral_{stride}")(tap)
         # Backbones differ a hundredfold in the size of their activations; here that ends.
         level = keras.layers.GroupNormalization(channels // 8, name=f"lateral_{stride}_norm")(level)
         if merged:
             level = level + keras.ops.image.resize(merged[0], level.shape[1:3], interpolation="nearest")
         merged.insert(0, level)
-    return [convolved(level, f"smooth_{stride}", channels) for level, stride in zip(merged, strides, strict=True)]
+    levels = [convolved(level, f"smooth_{stride}", channels) for level, stride in zip(merged, strides, strict=False)]
+    for stride in strides[len(levels) :]:
+        levels.append(convolved(levels[-1], f"coarser_{stride}", channels, 2))
+    return levels
 
 
 def tower(x: Any, depth: int, channels: int, name: str = "tower") -> Any:
@@ -134,9 +144,9 @@ def tower(x: Any, depth: int, channels: int, name: str = "tower") -> Any:
     return x
 
 
-def convolved(x: Any, name: str, channels: int) -> Any:
+def convolved(x: Any, name: str, channels: int, strides: int = 1) -> Any:
     """Return a 3x3 convolution of `x`, rectified."""
-    return keras.ops.relu(_separable(x, name, channels, "he_normal", "zeros"))
+    return keras.ops.relu(_separable(x, name, channels, "he_normal", "zeros", strides=strides))
 
 
 def output(x: Any, name: str, channels: int, bias: Any) -> Any:
@@ -154,22 +164,34 @@ def score_bias() -> float:
     return -np.log(99.0)
 
 
-def locations(taps: Sequence[TapShape], size: Size) -> Locations:
-    """Return the places that a head looks from: one at the centre of each cell of each tap, in input pixels."""
+def level_shapes(taps: Sequence[TapShape], strides: Sequence[int]) -> list[TapShape]:
+    """Return the shapes of the levels at `strides`: the taps', and beyond them half of the one before, rounded up."""
+    found = list(taps)
+    for stride in strides[len(taps) :]:
+        h, w, channels, _ = found[-1]
+        found.append(TapShape(-(-h // 2), -(-w // 2), channels, stride))
+    return found
+
+
+def locations(levels: Sequence[TapShape], size: Size) -> Locations:
+    """Return the places that a head looks from: one at the centre of each cell of each level, in input pixels."""
     centres, strides = [], []
-    for h, w, _, stride in taps:
+    for h, w, _, stride in levels:
         x, y = (np.arange(w) + 0.5) * size[1] / w, (np.arange(h) + 0.5) * size[0] / h
         centres.append(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
         strides.append(np.full(h * w, stride))
     return Locations(np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32))
 
 
-def _separable(x: Any, name: str, channels: int, pointwise: Any, bias: Any, dtype: str | None = None) -> Any:
+def _separable(
+    x: Any, name: str, channels: int, pointwise: Any, bias: Any, dtype: str | None = None, strides: int = 1
+) -> Any:
     """Return a 3x3 convolution of `x`; a separable one takes a third of a dense one's time on a CPU."""
     layer = keras.layers.SeparableConv2D(
         channels,
         3,
         padding="same",
+        strides=strides,
         # Keras counts all channels as a depthwise kernel's inputs, so its default would shrink what passes eightfold.
         depthwise_initializer=keras.initializers.RandomNormal(stddev=1 / 3),
         pointwise_initializer=pointwise,

@@ -3,7 +3,7 @@
 import pytest
 
 from tlx import policies
-from tlx.errors import ConfigError
+from tlx.errors import ConfigError, MisfitError
 from tlx.fit import Fit
 from tlx.models.boxes import iou
 from tlx.models.heads.fcos import Fcos
@@ -32,3 +32,25 @@ def test_it_learns_to_find_what_is_drawn(name, draw, assemble, part):
 def test_settings_that_make_no_sense_are_refused(name, wrong):
     with pytest.raises(ConfigError, match=rf"heads\.{name}\.{next(iter(wrong))}"):
         HEADS[name](**wrong)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_levels_beyond_the_backbone_are_made_by_the_head(name, tiny, draw, assemble, part):
+    head = HEADS[name](channels=16, depth=1, strides=(8, 16, 32, 64))
+    dataset = draw(2)
+    made = assemble(dataset, policies.none(), head=head)
+    built = made.detector.head
+    assert [tap.stride for tap in head.select(tiny())] == [8, 16, 32]
+    assert [(built.locations.strides == stride).sum() for stride in head.strides] == [64, 16, 4, 1]
+    assert built.locations.centres[-1].tolist() == [32, 32]
+    batch = part(next(iter(made.source.batches([Unit(0), Unit(1)], 2))))
+    before = [w.numpy() for w in built.network.weights if "coarser_64" in w.path]
+    made.learner.update([batch], 1e-2)
+    after = [w.numpy() for w in built.network.weights if "coarser_64" in w.path]
+    assert before
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_a_level_is_made_only_where_it_doubles_the_coarsest(tiny):
+    with pytest.raises(MisfitError, match="no tap at stride 64"):
+        Gfl(channels=16, depth=1, strides=(8, 16, 64)).select(tiny())

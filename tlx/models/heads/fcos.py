@@ -8,7 +8,7 @@ from tlx.lazy import tf
 from tlx.models import boxes as geometry
 from tlx.models.assigners.centre_sampling import CentreSampling
 from tlx.models.head import Losses, Size, TapShape, Tensors
-from tlx.models.pyramid import BuiltPyramidHead, PyramidHead, locations, quality_focal, score_bias
+from tlx.models.pyramid import BuiltPyramidHead, PyramidHead, level_shapes, locations, quality_focal, score_bias
 from tlx.registry import heads
 
 
@@ -33,7 +33,7 @@ class Fcos(PyramidHead):
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltFcos":
         network = self.network(taps, {"scores": (classes, score_bias()), "boxes": (4, 0.0)})
-        return BuiltFcos(self, network, locations(taps, size))
+        return BuiltFcos(self, network, locations(level_shapes(taps, self.strides), size))
 
 
 @dataclass(frozen=True, eq=False)

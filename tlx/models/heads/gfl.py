@@ -13,7 +13,7 @@ from tlx.models.assign import Assigner, Assignment
 from tlx.models.assigners.task_aligned import TaskAligned
 from tlx.models.head import Losses, Size, TapShape, Tensors
 from tlx.models.postprocess import Suppression
-from tlx.models.pyramid import BuiltPyramidHead, PyramidHead, locations, quality_focal, score_bias
+from tlx.models.pyramid import BuiltPyramidHead, PyramidHead, level_shapes, locations, quality_focal, score_bias
 from tlx.registry import heads
 
 
@@ -23,10 +23,11 @@ class Gfl(PyramidHead):
     """Generalized focal loss: each side of a box is a distribution, and a score says how well its box fits.
 
     `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
-    `strides` the backbone taps that are used, finest first. `taps` is their form: "ends" of blocks, which are narrow
-    and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
-    without it, the backbone's own. A side is the mean of a softmax over 0, 1, ... `bins` strides, at least 4; twice as
-    many of the coarsest strides must be as long as the input.
+    `strides` are the levels, finest first: backbone taps, and beyond the coarsest what the head makes of it, each twice
+    the stride before, for objects as large as the input. `taps` is the form of the taps: "ends" of blocks, which are
+    narrow and quick, or "expanded", the widest activations, whose features take several times the room where the two
+    differ; without it, the backbone's own. A side is the mean of a softmax over 0, 1, ... `bins` strides, at least 4;
+    twice as many of the coarsest strides must be as long as the input.
 
     `assigner` says which locations learn an object. `box_weight` weighs the GIoU loss of boxes, and
     `distribution_weight` the distribution focal loss, beside the quality focal loss of scores. Detections are at most
@@ -70,7 +71,7 @@ class Gfl(PyramidHead):
         # Every side begins as a bell around three strides.
         sides = (4 * len(places), np.tile(-((places - 3.0) ** 2) / 8, 4))
         network = self.network(taps, {"scores": (classes, score_bias()), "boxes": sides})
-        return BuiltGfl(self, network, locations(taps, size))
+        return BuiltGfl(self, network, locations(level_shapes(taps, self.strides), size))
 
 
 @dataclass(frozen=True, eq=False)
