@@ -96,8 +96,8 @@ def _rows(runs: Path) -> Iterator[dict[str, Any]]:
             if results:
                 values = [result["metrics"].get("values", result["metrics"]) for result in results]
                 figures = {metric: [one[metric] for one in values] for metric in METRICS}
-                seconds = [result["seconds"] for result in results]
-                yield {"case": name, "label": label.name, "split": results[0]["split"], **figures, "seconds": seconds}
+                cost = {what: [result[what] for result in results] for what in ("images_per_second", "seconds")}
+                yield {"case": name, "label": label.name, "split": results[0]["split"], **figures, **cost}
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -106,15 +106,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "# Quality of the shipped experiments",
         "",
         "Written by `benchmarks/quality.py`: mean ± standard deviation over runs that differ in their seed, or for",
-        "KITTI in their fold. Seconds are the median of whole runs; they compare only where the machine was as busy.",
+        "KITTI in their fold. Images per second of training and seconds of whole runs are medians; they compare only",
+        "where the machine was as busy.",
         "",
-        "| experiment | version | runs | split | AP | AP50 | AP75 | seconds |",
-        "|---|---|---:|---|---:|---:|---:|---:|",
+        "| experiment | version | runs | split | AP | AP50 | AP75 | images/s | seconds |",
+        "|---|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         cells = [row["case"], row["label"], str(len(row["AP"])), row["split"]]
         cells += [_spread(row[metric]) for metric in METRICS]
-        cells.append(f"{statistics.median(row['seconds']):.0f}")
+        cells += [f"{statistics.median(row['images_per_second']):.1f}", f"{statistics.median(row['seconds']):.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
