@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_train_evaluate_and_predict_work_together(gin, tmp_path):
     code, output, _ = answer("evaluate", str(folder), "--fuse=mirror")
     assert f"without --fuse=mirror: AP {result['metrics']['values']['AP']:.3f}" in output
     assert "times the time (" in output
+    # What --tiles asks for is called by that name, and so are the pictures that it is about.
+    code, output, imported = answer("evaluate", str(folder), "--tiles=600")
+    assert (code, imported) == (1, False)
+    assert "--tiles=600: a tile of 600 x 600 pixels cuts none of the" in output
+    assert re.search(r" \d pictures of .* test: the largest, .*\.jpg, has \d+ x \d+;", output)
+    assert output.rstrip().endswith("give smaller tiles, or none")
+    code, output, _ = answer("evaluate", str(folder), "--tiles=8")
+    expected = "32 pixels or more to each side; see `tlx list tiles`"
+    assert output.strip() == f"tlx evaluate: --tiles=8: tiles.size = 8 makes no sense: expected {expected}"
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -1,9 +1,11 @@
 """Several looks at a picture become one prediction: mirrored, at other scales, and of what they agree on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from tlx import policies
+from tlx import fusion, policies
 from tlx.engines.tensorflow import TensorFlow
 from tlx.errors import ConfigError
 from tlx.fusion import Fusion, fuse, looks
@@ -51,13 +53,35 @@ def test_scores_of_classes_are_averaged():
     assert Classification().fuse(looks).scores.tolist() == [0.75, 0.25]
 
 
+def test_what_is_done_once_before_pictures_are_looked_at_is_not_counted(draw, monkeypatch):
+    """Building a network and choosing its engine take time that a way of looking does not cost."""
+    clock = [0.0]
+
+    def taking(seconds, made):
+        def take(*_):
+            clock[0] += seconds
+            return made
+
+        return take
+
+    monkeypatch.setattr(fusion, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(fusion, "settle", taking(100, TensorFlow()))
+    monkeypatch.setattr(fusion, "predict", taking(2, ["seen"]))
+    ways = Fusion(True, (1.5,))
+    reopened = taking(50, (None, None))
+    seen = looks(ways, reopened, (64, 64), draw(1), 4, TensorFlow(), "letterbox", WholePicture())
+    assert list(seen) == [(["seen"], 2.0)] * 4
+    assert clock == [308.0]
+
+
 def test_looks_are_fused_in_pixels_of_the_picture(draw, assemble):
     dataset = draw(4, size=96)
     made = assemble(dataset, policies.backbone())
 
     how = (lambda size: (made.detector, made.cut), (64, 64), dataset, 4, TensorFlow(), "letterbox", WholePicture())
-    plain, mirrored = looks(Fusion(True), *how)
+    (plain, _), (mirrored, _) = looks(Fusion(True), *how)
     assert not any(np.array_equal(a.boxes, b.boxes) for a, b in zip(plain, mirrored, strict=True))
+
     fused = fuse([plain, mirrored], dataset)
     assert [len(one) > 0 for one in fused] == [True] * 4
     assert min(one.boxes.min() for one in fused) >= 0

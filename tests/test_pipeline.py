@@ -21,6 +21,8 @@ from tlx.data.targets import UNLABELLED, Boxes, ImageClass
 from tlx.errors import ConfigError, DataError
 from tlx.pipeline import Unit, Views, batches, chunks, order, repeat_factors
 from tlx.tasks.detection import PADDING, Detection
+from tlx.tiles import Tiles
+from tlx.windows import WholePicture
 
 small = st.integers(1, 12)
 
@@ -229,6 +231,23 @@ def test_several_pictures_in_a_view_bring_their_objects_and_there_is_room_for_al
         assert targets.keys() == again.keys()
         assert all((targets[name] == again[name]).all() for name in again)
     assert max((views.targets(unit)["labels"] != PADDING).sum() for unit in views.units) > 1
+
+
+@pytest.mark.parametrize("augment", [Zoom((0.3, 3.0)), Mosaic(probability=1.0), CopyPaste(9, probability=1.0)])
+def test_where_pictures_are_cut_there_is_room_for_the_fullest_window_of_each(draw, augment):
+    """Memory is measured of batches with so much room: of a picture's objects a window has but a few."""
+    dataset = draw(2, size=96)
+    corners = np.stack(np.meshgrid(np.arange(0, 96, 12), np.arange(0, 96, 12)), -1).reshape(-1, 2)
+    crowded = np.concatenate([corners[:32], corners[:32] + 11], 1).astype(np.float32)
+    many = Boxes(crowded, np.zeros(32, np.int32), np.zeros(32, bool))
+    dataset = replace(dataset, examples=(replace(dataset.examples[0], targets=many), dataset.examples[1]))
+    views = Views(dataset, (64, 64), augment, 6, windows=Tiles(48, 0.0))
+    # Four rows of boxes, eight in each, of which a window has four; the other picture has one box.
+    assert len(views.parts) == 8
+    assert views.room == 16 * -(-augment.pictures // 2) + augment.pictures // 2
+    assert replace(views, windows=WholePicture()).room == 32 * -(-augment.pictures // 2) + augment.pictures // 2
+    most = max((views.targets(unit)["labels"] != PADDING).sum() for unit in views.units)
+    assert 16 <= most <= views.room
 
 
 def test_a_dataset_of_one_picture_is_combined_with_itself(draw):

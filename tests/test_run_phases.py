@@ -236,9 +236,13 @@ def test_a_run_that_goes_on_within_a_phase_takes_what_fits_there(experiment, siz
 
 @pytest.mark.parametrize(("scores", "best"), [((0.9, 0.1, 0.2), 4), ((0.1, 0.9, 0.2), 8)])
 def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypatch, scores, best):
-    given, told, weights = iter(scores), [], {}
+    given, told, looked, weights = iter(scores), [], [], {}
 
     class Scored(Coco):
+        def quick(self, dataset, found):
+            looked.append(len(dataset))
+            return self(dataset, found)
+
         def __call__(self, dataset, found):
             metrics = super().__call__(dataset, found)
             # The other one is of a sample of the training pictures.
@@ -259,6 +263,8 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
     assert_same([v.numpy() for v in detector.model.weights], weights[best])
     # What is judged at the end are these weights, on features of theirs.
     evaluate(run, tmp_path)
+    # Looks are judged the quick way, and the end of a run, and whoever evaluates it, is not.
+    assert looked.count(2) == len(told) - 2
     for trained, reopened in zip(*told[-2:], strict=True):
         np.testing.assert_allclose(trained.boxes, reopened.boxes, atol=1e-3)
         np.testing.assert_allclose(trained.scores, reopened.scores, atol=1e-5)
@@ -266,8 +272,8 @@ def test_the_best_weights_of_all_phases_are_kept(experiment, tmp_path, monkeypat
 
 def test_only_the_last_phase_ends_where_looks_get_no_better(experiment, tmp_path):
     class Flat(Coco):
-        def __call__(self, dataset, found):
-            metrics = super().__call__(dataset, found)
+        def quick(self, dataset, found):
+            metrics = super().quick(dataset, found)
             metrics["values"]["AP"] = 0.5
             return metrics
 

@@ -185,6 +185,29 @@ def test_no_object_is_counted_twice_where_its_parts_are_found_inexactly(boxes, s
     assert len(Detection().join(seen)) == len(shown)
 
 
+def loosely(windows, noise, rng):
+    """Return 96 objects in a grid as each window shows them, with ends that are off by a normal share of a side."""
+    cells = np.stack(np.meshgrid(np.arange(12), np.arange(8)), -1).reshape(-1, 2) * 80
+    size = rng.uniform(30, 70, (96, 2))
+    low = cells + rng.uniform(2, 78 - size, (96, 2))
+    for part in pieces(np.concatenate([low, low + size], 1).astype(np.float32), windows, 0.2, 0, rng):
+        off = rng.normal(0, noise, part.boxes.shape) * np.tile(part.boxes[:, 2:] - part.boxes[:, :2], 2)
+        yield replace(
+            part, boxes=np.clip(part.boxes + off, part.window[:2] * 2, part.window[2:] * 2).astype(np.float32)
+        )
+
+
+@pytest.mark.parametrize(("noise", "most"), [(0.04, 0), (0.06, 5)])
+def test_hardly_an_object_is_counted_twice_where_a_detector_places_boxes_loosely(noise, most):
+    """Parts that end short of their window's end are of the object that goes on, though they agree with it less."""
+    joined = [
+        len(Detection().join(list(loosely(Tiles(250, 0.3)(960, 640), noise, np.random.default_rng(seed)))))
+        for seed in range(6)
+    ]
+    assert min(joined) >= 96
+    assert sum(joined) - 96 * len(joined) <= most
+
+
 def test_tiles_that_are_given_for_a_prediction_must_cut_some_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "reopen", lambda *_: (SimpleNamespace(classes=("one",), task="detection"), None))
     Image.new("RGB", (90, 60)).save(tmp_path / "a.png")

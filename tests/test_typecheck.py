@@ -57,6 +57,8 @@ REFUSED = [
     ("maen", Literal["mean", "sum"], "expected 'mean' or 'sum', got str 'maen'; did you mean 'mean'?"),
     ("maen", Literal["mean", "sum"] | None, "did you mean 'mean'?"),
     (True, Literal[1, 2], "expected 1 or 2, got bool True"),
+    ("autp", int | Literal["auto"], "expected int or 'auto', got str 'autp'; did you mean 'auto'?"),
+    ("large", int | Literal["auto"], "expected int or 'auto', got str 'large'$"),
 ]
 
 

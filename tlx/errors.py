@@ -2,7 +2,9 @@
 
 import difflib
 import errno
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 
 class TlxError(Exception):
@@ -61,11 +63,56 @@ def of_system(error: OSError, where: object = None) -> str:
     return f"{place}: {what}" if place is not None else what
 
 
-def refuse_values(owner: str, settings: object, sound: Mapping[str, bool]) -> None:
-    """Raise a ConfigError that names the first setting of `owner` whose value is not sound."""
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that a setting may be, from `low` to `high`; above and below these where they are `open`.
+
+    Of a pair both may be, the smaller first. None, where a setting may be None, is within all bounds.
+    """
+
+    low: float
+    high: float = math.inf
+    open: tuple[bool, bool] = (False, False)
+
+    def __contains__(self, value: float | Sequence[float] | None) -> bool:
+        if isinstance(value, Sequence):
+            return list(value) == sorted(value) and all(one in self for one in value)
+        if value is None:
+            return True
+        above = value > self.low if self.open[0] else value >= self.low
+        return above and (value < self.high if self.open[1] else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.open[0] else f"{self.low:g} or more"
+        if not any(self.open):
+            return f"{self.low:g} to {self.high:g}"
+        low, high = ("above" if self.open[0] else "at least"), ("below" if self.open[1] else "at most")
+        return f"{low} {self.low:g}, {high} {self.high:g}"
+
+
+def above(low: float, most: float = math.inf, below: float | None = None) -> Bounds:
+    """Return the bounds of what is greater than `low`, and no more than `most`, or less than `below`."""
+    return Bounds(low, most if below is None else below, (True, below is not None))
+
+
+def at_least(low: float, most: float = math.inf, below: float | None = None) -> Bounds:
+    """Return the bounds of what is no less than `low`, and no more than `most`, or less than `below`."""
+    return Bounds(low, most if below is None else below, (False, below is not None))
+
+
+def refuse_values(owner: str, settings: object, sound: Mapping[str, Bounds | bool | str]) -> None:
+    """Raise a ConfigError that names the first setting of `owner` whose value is not sound, and what it may be.
+
+    `sound` gives bounds for each, or whether it is sound, with a text that says what is expected in place of False.
+    """
     for name, fine in sound.items():
-        if not fine:
-            raise ConfigError(f"{owner}.{name} = {getattr(settings, name)!r} makes no sense; see `tlx list {owner}`")
+        value, words = getattr(settings, name), str(fine or "")
+        if value in fine if isinstance(fine, Bounds) else fine is True:
+            continue
+        pair = "the smaller number first, " if isinstance(fine, Bounds) and isinstance(value, Sequence) else ""
+        expected = f": expected {pair}{words}" if words else ""
+        raise ConfigError(f"{owner}.{name} = {value!r} makes no sense{expected}; see `tlx list {owner}`")
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tlx.engines.engine import Engine, Settled
 from tlx.engines.tensorflow import TensorFlow
-from tlx.errors import ModelError, refuse_values
+from tlx.errors import ModelError, above, at_least, refuse_values
 from tlx.featurefiles import TakenError
 from tlx.featurestore import bytes_stored, lease
 from tlx.lazy import keras, tf
@@ -49,7 +49,7 @@ class Features:
     dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self):
-        refuse_values("features", self, {"views": self.views >= 0, "cap_gb": self.cap_gb > 0})
+        refuse_values("features", self, {"views": at_least(0), "cap_gb": above(0)})
 
 
 @dataclass(frozen=True, eq=False)

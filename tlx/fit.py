@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tlx.devices import Strategy, alone
-from tlx.errors import TrainingError, refuse_values
+from tlx.errors import TrainingError, above, at_least, refuse_values
 from tlx.events import NOBODY, Listener
 from tlx.features import Source
 from tlx.freeze import Span
@@ -67,18 +67,18 @@ class Fit:
 
     def __post_init__(self):
         sound = {
-            "learning_rate": self.learning_rate > 0,
-            "batch_size": self.batch_size >= 1,
-            "epochs": self.epochs > 0,
-            "backbone_rate": self.backbone_rate >= 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": 0 <= self.warmup < 1,
-            "clip": self.clip > 0,
-            "ema": self.ema is None or 0 <= self.ema < 1,
-            "evaluations": self.evaluations >= 1,
-            "micro_batch": self.micro_batch is None or self.micro_batch >= 1,
-            "oversample": 0 <= self.oversample <= 1,
-            "patience": self.patience >= 0,
+            "learning_rate": above(0),
+            "batch_size": at_least(1),
+            "epochs": above(0),
+            "backbone_rate": at_least(0),
+            "weight_decay": at_least(0),
+            "warmup": at_least(0, below=1),
+            "clip": above(0),
+            "ema": at_least(0, below=1),
+            "evaluations": at_least(1),
+            "micro_batch": at_least(1),
+            "oversample": at_least(0, most=1),
+            "patience": at_least(0),
         }
         refuse_values("fit", self, sound)
 

@@ -1,5 +1,6 @@
 """Test-time fusion: pictures are looked at in several ways, and what these show becomes one prediction."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -71,17 +72,20 @@ def looks(
     resize: Resize,
     windows: Windows,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[list[Any]]:
-    """Yield the predictions for every picture of a dataset in each way, as they are first.
+) -> Iterator[tuple[list[Any], float]]:
+    """Yield the predictions for every picture of a dataset in each way, as they are first, and the seconds they took.
 
-    `reopened` returns the trained network for an input of some (height, width); the rest is as `predict` has it.
+    Building a network and choosing an engine for it, which is done once for an input, does not count. `reopened`
+    returns the trained network for an input of some (height, width); the rest is as `predict` has it.
     """
     for one, group in groupby(fusion.ways(size), key=itemgetter(0)):
         detector, cut = reopened(one)
         settled = settle(engine, cut, Views(dataset, one, resize=resize, windows=windows))
         say(f"frozen layers are computed by {settled}")
         for _, augment in group:
-            yield predict(detector, cut, dataset, batch, settled, resize, windows, augment)
+            began = time.monotonic()
+            found = predict(detector, cut, dataset, batch, settled, resize, windows, augment)
+            yield found, time.monotonic() - began
 
 
 def fuse(seen: Sequence[Sequence[Any]], dataset: Dataset) -> list[Any]:

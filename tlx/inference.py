@@ -59,11 +59,11 @@ def predict_pictures(
     listed += [{"image": str(Path(one.filename).absolute()), "error": str(one)} for one in refused]
     pictures = Dataset("pictures", detector.classes, tuple(examples), task=detector.task)
     if cut_up and must_cut and examples:
-        cut_up.refuse_larger(pictures, "--tiles")
+        cut_up.refuse_larger(pictures, "--tiles", "none")
     windows = cut_up or WholePicture()
     engine = config.build(given["engine"]) if "engine" in given else Auto()
     how = (BATCH, engine, experiment.value("run.resize"), windows, say)
-    found = fuse(list(looks(fusion, reopened, size, pictures, *how)), pictures) if examples else []
+    found = fuse([seen for seen, _ in looks(fusion, reopened, size, pictures, *how)], pictures) if examples else []
     drawings = [target / f"{number:04d}-{example.image.stem}.jpg" for number, example in enumerate(examples)]
     ownership.claim(*drawings)
     errors, task = [row["error"] for row in listed], task_of(detector.task)

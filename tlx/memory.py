@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlx import gpu
-from tlx.errors import refuse_values
+from tlx.errors import above, at_least, refuse_values
 from tlx.registry import rooms
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -36,7 +36,7 @@ class Memory:
     probe: bool = True
 
     def __post_init__(self):
-        sound = {"budget_gb": self.budget_gb is None or self.budget_gb > 0, "margin": self.margin >= 1}
+        sound = {"budget_gb": above(0), "margin": at_least(1)}
         refuse_values("memory", self, sound)
 
     def limit(self) -> "Limit":

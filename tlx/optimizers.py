@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from tlx.errors import refuse_values
+from tlx.errors import above, at_least, refuse_values
 from tlx.lazy import keras
 from tlx.registry import optimizers
 
@@ -37,7 +37,7 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     def __post_init__(self):
-        sound = {"beta_1": 0 <= self.beta_1 < 1, "beta_2": 0 <= self.beta_2 < 1, "epsilon": self.epsilon > 0}
+        sound = {"beta_1": at_least(0, below=1), "beta_2": at_least(0, below=1), "epsilon": above(0)}
         refuse_values(f"optimizers.{type(self).__name__.lower()}", self, sound)
 
     def build(self, weight_decay: float) -> Any:
@@ -75,8 +75,8 @@ class Sgd(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self):
-        sound = {"momentum": 0 <= self.momentum < 1, "nesterov": self.momentum > 0 or not self.nesterov}
-        refuse_values("optimizers.sgd", self, sound)
+        moves = self.momentum > 0 or not self.nesterov or "False where momentum is 0"
+        refuse_values("optimizers.sgd", self, {"momentum": at_least(0, below=1), "nesterov": moves})
 
     def build(self, weight_decay: float) -> Any:
         return keras.optimizers.SGD(0.0, self.momentum, self.nesterov, weight_decay=weight_decay)
@@ -99,7 +99,7 @@ class RmsProp(Optimizer):
     centered: bool = False
 
     def __post_init__(self):
-        sound = {"rho": 0 <= self.rho < 1, "momentum": 0 <= self.momentum < 1, "epsilon": self.epsilon > 0}
+        sound = {"rho": at_least(0, below=1), "momentum": at_least(0, below=1), "epsilon": above(0)}
         refuse_values("optimizers.rmsprop", self, sound)
 
     def build(self, weight_decay: float) -> Any:

@@ -187,9 +187,9 @@ class _Judge(Listener):
     def __call__(self) -> tuple[float, dict[str, Any], dict[str, float]]:
         """Return the score, the metrics on the validation split, and scalars."""
         self.latest, losses = self.predictor()
-        metrics = self.run.evaluator.judge(self.run.data.validation, self.latest, self.metric.name)
+        metrics = self.run.evaluator.judge(self.run.data.validation, self.latest, self.metric.name, quick=True)
         learnt, _ = self.predictor(self.sample)
-        on_train = self.run.evaluator(self.sample.views.dataset, learnt)["values"][self.metric.name]
+        on_train = self.run.evaluator.quick(self.sample.views.dataset, learnt)["values"][self.metric.name]
         scalars = {f"validation/{name}": value for name, value in losses.items()}
         if on_train is not None:
             scalars[f"train/metric/{self.metric.name}"] = on_train

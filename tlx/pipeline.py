@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice, pairwise
 from math import inf
@@ -96,7 +96,9 @@ class Views:
     @cached_property
     def room(self) -> Any:
         """How much room the arrays of an element have, in the task's own terms."""
-        return self.task.room(self.dataset, self.pictures)
+        # A view of several pictures shows one window of each.
+        fullest = [max((place.seen for place in places), key=lambda one: len(one.objects)) for places in self._cut]
+        return self.task.room(replace(self.dataset, examples=tuple(fullest)), self.pictures)
 
     @cached_property
     def _cut(self) -> list[tuple[Place, ...]]:

@@ -251,7 +251,7 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH, fusion: Fusion = Fusi
     """Judge the detector that `train` left in `folder`, keep pictures of it there, and return split and metrics.
 
     `at_once` is how many pictures are looked at together. Where `fusion` looks at them in several ways, "plain" are the
-    metrics without that, and "seconds" how long predicting took (without, with it).
+    metrics without that, and "seconds" how long predicting took (without, with it), once the engine was chosen.
 
     Raises:
       DataError: the data has a class that the detector was not trained for.
@@ -263,18 +263,17 @@ def evaluate(run: Run, folder: Path, at_once: int = BATCH, fusion: Fusion = Fusi
     # Where it was trained in smaller parts than this, no more than those may fit.
     trained = folder / "result.json"
     fits = json.loads(trained.read_text())["micro_batch"] if trained.exists() else at_once
-    began = time.monotonic()
     ways = looks(fusion, reopened, run.size, dataset, min(at_once, fits), run.engine, run.resize, run.windows)
-    plain = next(ways)
-    alone = time.monotonic() - began
-    found = fuse([plain, *ways], dataset)
-    seconds = (alone, time.monotonic() - began)
+    seen, seconds = zip(*ways, strict=True)
+    began = time.monotonic()
+    found = fuse(seen, dataset)
+    together = sum(seconds) + time.monotonic() - began
     if ownership.kind(folder):
         keep_pictures(folder, split, dataset, found)
     result = {"split": split, "metrics": run.evaluator.judge(dataset, found, run.metric)}
     if fusion == Fusion():
         return result
-    return result | {"plain": run.evaluator.judge(dataset, plain, run.metric), "seconds": seconds}
+    return result | {"plain": run.evaluator.judge(dataset, seen[0], run.metric), "seconds": (seconds[0], together)}
 
 
 def refuse_errors(data: Splits) -> None:

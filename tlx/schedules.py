@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tlx.errors import refuse_values
+from tlx.errors import above, at_least, refuse_values
 from tlx.registry import schedules
 
 
@@ -33,7 +33,7 @@ class Cosine(Schedule):
     end: float = 0.0
 
     def __post_init__(self):
-        refuse_values("schedules.cosine", self, {"end": 0 <= self.end <= 1})
+        refuse_values("schedules.cosine", self, {"end": at_least(0, most=1)})
 
     def at(self, update: int, updates: int) -> float:
         return self.end + (1 - self.end) * _falling(update, updates)
@@ -61,7 +61,7 @@ class Exponential(Schedule):
     staircase: bool = False
 
     def __post_init__(self):
-        sound = {"decay_rate": 0 < self.decay_rate <= 1, "decay_steps": self.decay_steps >= 1}
+        sound = {"decay_rate": above(0, most=1), "decay_steps": at_least(1)}
         refuse_values("schedules.exponential", self, sound)
 
     def at(self, update: int, updates: int) -> float:
@@ -81,7 +81,7 @@ class Polynomial(Schedule):
     end: float = 0.0
 
     def __post_init__(self):
-        refuse_values("schedules.polynomial", self, {"power": self.power > 0, "end": 0 <= self.end <= 1})
+        refuse_values("schedules.polynomial", self, {"power": above(0), "end": at_least(0, most=1)})
 
     def at(self, update: int, updates: int) -> float:
         return self.end + (1 - self.end) * (1 - update / updates) ** self.power
@@ -102,7 +102,7 @@ class OneCycle(Schedule):
     end: float = 4e-6
 
     def __post_init__(self):
-        sound = {"rise": 0 < self.rise < 1, "start": 0 <= self.start <= 1, "end": 0 <= self.end <= 1}
+        sound = {"rise": above(0, below=1), "start": at_least(0, most=1), "end": at_least(0, most=1)}
         refuse_values("schedules.one_cycle", self, sound)
 
     def at(self, update: int, updates: int) -> float:
@@ -124,7 +124,7 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self):
-        refuse_values("schedules.step", self, {"every": self.every >= 1, "factor": 0 < self.factor <= 1})
+        refuse_values("schedules.step", self, {"every": at_least(1), "factor": above(0, most=1)})
 
     def at(self, update: int, updates: int) -> float:
         return self.factor ** (update // self.every)
@@ -145,8 +145,11 @@ class Piecewise(Schedule):
 
     def __post_init__(self):
         growing = all(a < b for a, b in pairwise((0, *self.boundaries)))
-        in_bounds = all(0 <= factor <= 1 for factor in self.factors)
-        sound = {"boundaries": growing, "factors": in_bounds and len(self.factors) == len(self.boundaries) + 1}
+        right = len(self.factors) == len(self.boundaries) + 1 and all(0 <= factor <= 1 for factor in self.factors)
+        sound = {
+            "boundaries": growing or "growing numbers of updates, 1 or more",
+            "factors": right or f"{len(self.boundaries) + 1} numbers, 0 to 1: one more than boundaries",
+        }
         refuse_values("schedules.piecewise", self, sound)
 
     def at(self, update: int, updates: int) -> float:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from tlx.data.dataset import Dataset
-from tlx.errors import MisfitError, refuse_values
+from tlx.errors import MisfitError, at_least, refuse_values
 from tlx.registry import rooms
 from tlx.windows import Window
 
@@ -33,8 +33,8 @@ class Tiles:
     whole: bool = False
 
     def __post_init__(self):
-        sound = {"size": min(self.height_width) >= 32, "overlap": 0 <= self.overlap <= 0.9, "empty": self.empty >= 0}
-        refuse_values("tiles", self, sound)
+        size = min(self.height_width) >= 32 or "32 pixels or more to each side"
+        refuse_values("tiles", self, {"size": size, "overlap": at_least(0, most=0.9), "empty": at_least(0)})
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -56,15 +56,18 @@ class Tiles:
         starts = np.linspace(0, length - tile, count).round().astype(int).tolist()
         return [(start, start + tile) for start in starts]
 
-    def refuse_larger(self, dataset: Dataset, setting: str) -> None:
-        """Raise a MisfitError that names `setting` where no picture of a dataset is larger than a tile."""
+    def refuse_larger(self, dataset: Dataset, setting: str, without: str = "None") -> None:
+        """Raise a MisfitError that names `setting` where no picture of a dataset is larger than a tile.
+
+        `without` is the setting's value that cuts nothing.
+        """
         tall, wide = self.height_width
         if not any(example.width > wide or example.height > tall for example in dataset.examples):
             largest = max(dataset.examples, key=lambda example: example.width * example.height)
             raise MisfitError(
                 f"{setting}: a tile of {wide} x {tall} pixels cuts none of the {len(dataset)} pictures of"
                 f" {dataset.name}: the largest, {largest.image}, has {largest.width} x {largest.height};"
-                " give smaller tiles, or None"
+                f" give smaller tiles, or {without}"
             )
 
     def refuse_misfit(self, size: tuple[int, int] | None, resize: str) -> None:

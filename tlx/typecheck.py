@@ -74,6 +74,9 @@ def _first_that_fits(value: Any, annotation: Any, options: tuple) -> Any:
             return coerce(value, option)
         except TypeError as error:
             errors.append(error)
+    named = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    if isinstance(value, str):
+        raise TypeError(f"expected {describe(annotation)}, got {_shown(value)}{suggest(value, named)}")
     helpful = next((e for e in errors if "did you mean" in str(e)), None)
     raise helpful or TypeError(f"expected {describe(annotation)}, got {_shown(value)}")
 

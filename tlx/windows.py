@@ -70,6 +70,15 @@ class Place:
             labels = self.example.objects.labels[~self.as_picture(0).ignore]
         return np.unique(labels[labels != ANY_CLASS])
 
+    @property
+    def seen(self) -> Example:
+        """The example with the labels of what is seen in the window alone."""
+        if self.is_whole:
+            return self.example
+        boxes, window = self.example.objects.boxes, np.array(self.window)
+        inside = (np.minimum(boxes[:, 2:], window[2:]) > np.maximum(boxes[:, :2], window[:2])).all(1)
+        return replace(self.example, targets=self.example.targets.only(np.flatnonzero(inside)))
+
     def open(self) -> Image.Image:
         """Return the window's pixels, upright and in mode RGB."""
         picture = open_recent(self.example.image)

@@ -46,7 +46,8 @@ def search(tmp_path, monkeypatch):
         if task == "cost":
             latency = float(values["fit.epochs"])
             found = Outcome("done", {name: {"latency_ms": latency, "size_mb": 5.0}[name] for name in wanted})
-            return answers.get("cost", found)
+            answer = answers.get("cost", found)
+            return answer(latency, found) if callable(answer) else answer
         for name in ("data.json", "environment.json"):
             checkpoint.write(folder / name, b"{}")
         checkpoint.write(folder / "model.json", b'{"layers": []}')
@@ -123,8 +124,41 @@ def test_where_no_trial_keeps_a_limit_the_closest_is_named(search):
 
 def test_a_trial_whose_costs_cannot_be_measured_for_want_of_memory_is_infeasible(search):
     search.answers["cost"] = Outcome("memory", "it held too much")
-    with pytest.raises(TrainingError, match="no trial could be trained to its end:\n  it held too much"):
+    with pytest.raises(TrainingError, match="to its end:\n  latency_ms could not be measured: it held too much"):
         search("search.objectives = ('latency_ms',)")
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("crash", 2), ("lost", 2), ("memory", 1)])
+def test_a_trial_whose_costs_cannot_be_measured_ends_once_and_the_others_go_on(search, kind, attempts):
+    """It has trained to its end: it is measured once more, and neither lost nor trained again."""
+    broken = []
+
+    def cost(latency, found):
+        if latency == 40 and len(broken) < attempts:
+            broken.append(latency)
+            return Outcome(kind, "Traceback:\nValueError: no clock")
+        return found
+
+    search.answers["cost"] = cost
+    values = "search.space = {'fit.learning_rate': ('choice', 0.002, 1e-3), 'fit.epochs': ('choice', 40.0, 20.0)}"
+    result = search("search.objectives = ('latency_ms',)", "search.trials = 4", values, "fit.epochs = 40.0")
+    states = [row["state"] for row in result["trials"]]
+    assert (states.count("pruned"), len(states), len(broken)) == (1, 4, attempts)
+    (ended,) = (row for row in result["trials"] if row["state"] == "pruned")
+    assert ended["cause"] == "latency_ms could not be measured: ValueError: no clock"
+    said = [line for line in search.display.lines if "tried once more" in line]
+    assert said == (["measuring latency_ms is tried once more: ValueError: no clock"] if attempts > 1 else [])
+
+
+def test_what_is_measured_at_the_second_attempt_is_taken(search):
+    failures = iter([Outcome("crash", "no clock"), Outcome("lost", "it was ended")])
+    search.answers["cost"] = lambda _, found: next(failures, found)
+    result = search("search.objectives = ('latency_ms',)", "search.trials = 3")
+    # The first trial's second attempt is lost as well; the others are measured.
+    assert [row["state"] for row in result["trials"]] == ["pruned", "complete", "complete"]
+    failures = iter([Outcome("crash", "no clock")])
+    result = search("search.objectives = ('latency_ms',)", "search.trials = 2", name="again")
+    assert [row["state"] for row in result["trials"]] == ["complete", "complete"]
 
 
 @pytest.mark.parametrize(

@@ -183,10 +183,10 @@ def seen_in(window, *rows, **extra):
 
 
 def test_what_two_windows_saw_is_joined_once_and_the_best_is_kept():
-    one = seen_in(LEFT, (42, 10, 58, 30, 0.5, 0), (5, 5, 30, 30, 0.25, 0), masks=np.array([1, 2]))
-    other = seen_in(RIGHT, (43, 10, 58, 30, 0.75, 0), (42, 10, 58, 30, 0.125, 1), masks=np.array([3, 4]))
+    one = seen_in(LEFT, (45, 10, 55, 30, 0.5, 0), (5, 5, 30, 30, 0.25, 0), masks=np.array([1, 2]))
+    other = seen_in(RIGHT, (44, 10, 55, 30, 0.75, 0), (45, 10, 55, 30, 0.125, 1), masks=np.array([3, 4]))
     both = TASK.join([one, other])
-    assert both.boxes.tolist() == [[43, 10, 58, 30], [5, 5, 30, 30], [42, 10, 58, 30]]
+    assert both.boxes.tolist() == [[44, 10, 55, 30], [5, 5, 30, 30], [45, 10, 55, 30]]
     assert (both.scores.tolist(), both.labels.tolist()) == ([0.75, 0.25, 0.125], [0, 0, 1])
     assert both.extra["masks"].tolist() == [3, 2, 4]
 
@@ -210,11 +210,21 @@ def test_neighbours_and_what_one_window_saw_stay_apart():
 
 def test_a_box_that_no_window_cuts_is_compared_as_a_whole():
     # In the strip that both windows show they look alike, and yet each window saw all of its own.
-    one = seen_in(LEFT, (42, 10, 58, 30, 0.875, 0))
-    other = seen_in(RIGHT, (43, 10, 58, 30, 0.75, 0), (45, 10, 95, 30, 0.5, 0))
-    assert TASK.join([one, other]).boxes.tolist() == [[42, 10, 58, 30], [45, 10, 95, 30]]
-    whole, neighbour = seen_in(LEFT, (30, 10, 55, 30, 0.875, 0)), seen_in(RIGHT, (40, 10, 60, 30, 0.25, 0))
-    assert TASK.join([whole, neighbour]).boxes.tolist() == [[30, 10, 55, 30]]
+    one = seen_in(LEFT, (42, 10, 56, 30, 0.875, 0))
+    other = seen_in(RIGHT, (44, 10, 56, 30, 0.75, 0), (45, 10, 95, 30, 0.5, 0))
+    assert TASK.join([one, other]).boxes.tolist() == [[42, 10, 56, 30], [45, 10, 95, 30]]
+    whole, neighbour = seen_in(LEFT, (30, 10, 53, 30, 0.875, 0)), seen_in(RIGHT, (40, 10, 60, 30, 0.25, 0))
+    assert TASK.join([whole, neighbour]).boxes.tolist() == [[30, 10, 53, 30]]
+
+
+@pytest.mark.parametrize("scores", [(0.5, 0.25), (0.25, 0.5)])
+@pytest.mark.parametrize("end", [60, 58, 56])
+def test_a_piece_that_ends_short_of_its_windows_end_is_of_the_object_that_goes_on(end, scores):
+    piece, whole = seen_in(LEFT, (30, 10, end, 40, scores[0], 0)), seen_in(RIGHT, (40, 12, 90, 42, scores[1], 0))
+    assert len(TASK.join([piece, whole])) == 1
+    # What is placed loosely and seen whole by both is compared as it is.
+    small, other = seen_in(LEFT, (41, 10, 53, 22, scores[0], 0)), seen_in(RIGHT, (45, 13, 57, 25, scores[1], 0))
+    assert len(TASK.join([small, other])) == 2
 
 
 @pytest.mark.parametrize("scores", list(itertools.permutations((0.25, 0.5, 0.75))))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlx.augment.operation import Colour
+from tlx.errors import at_least
 from tlx.registry import augmentations
 
 # What makes a colour light, by Rec. 601, and the plane of its hues: RGB to YIQ.
@@ -21,7 +22,7 @@ class Brightness(Colour):
     change: float = 0.25
 
     def __post_init__(self):
-        self.refuse({"change": 0 <= self.change <= 1})
+        self.refuse({"change": at_least(0, most=1)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return linear(_factor(rng, self.change) * np.eye(3))
@@ -35,7 +36,7 @@ class Contrast(Colour):
     change: float = 0.25
 
     def __post_init__(self):
-        self.refuse({"change": 0 <= self.change <= 1})
+        self.refuse({"change": at_least(0, most=1)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return contrasted(_factor(rng, self.change))
@@ -49,7 +50,7 @@ class Saturation(Colour):
     change: float = 0.4
 
     def __post_init__(self):
-        self.refuse({"change": 0 <= self.change <= 1})
+        self.refuse({"change": at_least(0, most=1)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return saturated(_factor(rng, self.change))
@@ -63,7 +64,7 @@ class Hue(Colour):
     degrees: float = 10.0
 
     def __post_init__(self):
-        self.refuse({"degrees": 0 <= self.degrees <= 180})
+        self.refuse({"degrees": at_least(0, most=180)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return turned(rng.uniform(-self.degrees, self.degrees))

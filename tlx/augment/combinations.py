@@ -9,6 +9,7 @@ from tlx.augment.affine import after, fit, scaled, shifted
 from tlx.augment.operation import Combination
 from tlx.augment.scene import Picture, Scene
 from tlx.augment.view import Layer, place
+from tlx.errors import above, at_least
 from tlx.registry import augmentations
 
 Range = tuple[float, float]
@@ -29,7 +30,7 @@ class Mosaic(Combination):
     pictures = 4
 
     def __post_init__(self):
-        sound = {"meet": 0 < self.meet[0] <= self.meet[1] < 1, "probability": 0 <= self.probability <= 1}
+        sound = {"meet": above(0, below=1), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, scene: Scene, others: Sequence[Picture]) -> Scene:
@@ -59,7 +60,7 @@ class Mixup(Combination):
     pictures = 2
 
     def __post_init__(self):
-        sound = {"alpha": 0 < self.alpha <= 1e6, "probability": 0 <= self.probability <= 1}
+        sound = {"alpha": above(0, most=1e6), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, scene: Scene, others: Sequence[Picture]) -> Scene:
@@ -89,9 +90,9 @@ class CopyPaste(Combination):
 
     def __post_init__(self):
         sound = {
-            "objects": 1 <= self.objects <= 1000,
-            "scale": 0 < self.scale[0] <= self.scale[1],
-            "probability": 0 <= self.probability <= 1,
+            "objects": at_least(1, most=1000),
+            "scale": above(0),
+            "probability": at_least(0, most=1),
         }
         self.refuse(sound)
 

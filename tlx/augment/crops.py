@@ -9,6 +9,7 @@ import numpy as np
 from tlx.augment.operation import Geometry
 from tlx.augment.scene import Scene
 from tlx.augment.view import Box
+from tlx.errors import above, at_least
 from tlx.registry import augmentations
 
 Range = tuple[float, float]
@@ -33,9 +34,10 @@ class CropByOverlap(Geometry):
 
     def __post_init__(self):
         sound = {
-            "overlaps": bool(self.overlaps) and all(0 <= least <= 1 for least in self.overlaps),
-            **of_crop(self.area, self.aspect),
-            "probability": 0 <= self.probability <= 1,
+            "overlaps": (self.overlaps and all(0 <= least <= 1 for least in self.overlaps)) or "some numbers, 0 to 1",
+            "area": above(0, most=1),
+            "aspect": above(0),
+            "probability": at_least(0, most=1),
         }
         self.refuse(sound)
 
@@ -59,7 +61,7 @@ class CropKeepingCentres(Geometry):
     sees_objects = True
 
     def __post_init__(self):
-        sound = {"smallest": 0 < self.smallest <= 1, "probability": 0 <= self.probability <= 1}
+        sound = {"smallest": above(0, most=1), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
@@ -73,11 +75,6 @@ class CropKeepingCentres(Geometry):
         least = np.maximum(0, last - side)
         low = rng.uniform(least, np.maximum(least, np.minimum(whole - side, first)))
         return scene.cropped((*low.tolist(), *(low + side).tolist()))
-
-
-def of_crop(area: Range, aspect: Range) -> dict[str, bool]:
-    """Return whether ranges of area and aspect make sense, by name."""
-    return {"area": 0 < area[0] <= area[1] <= 1, "aspect": 0 < aspect[0] <= aspect[1]}
 
 
 def crop(

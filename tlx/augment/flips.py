@@ -7,6 +7,7 @@ import numpy as np
 
 from tlx.augment.operation import Geometry
 from tlx.augment.scene import Scene
+from tlx.errors import at_least
 from tlx.registry import augmentations
 
 
@@ -17,7 +18,7 @@ class Sometimes(Geometry):
     probability: float = 0.5
 
     def __post_init__(self):
-        self.refuse({"probability": 0 <= self.probability <= 1})
+        self.refuse({"probability": at_least(0, most=1)})
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
         return self.change(rng, scene) if rng.random() < self.probability else scene

@@ -9,7 +9,7 @@ import numpy as np
 from tlx.augment.affine import Frame, Resize, after
 from tlx.augment.scene import Picture, Scene
 from tlx.augment.view import PixelChange, View
-from tlx.errors import ConfigError, refuse_values
+from tlx.errors import Bounds, ConfigError, refuse_values
 from tlx.registry import augmentations
 
 
@@ -24,7 +24,7 @@ class Augmentation(ABC):
     def operations(self) -> "tuple[Operation, ...]":
         """The operations that it stands for, in order."""
 
-    def refuse(self, sound: Mapping[str, bool]) -> None:
+    def refuse(self, sound: Mapping[str, Bounds | bool | str]) -> None:
         """Raise a ConfigError that names the first argument, under the name it is registered by, that is not sound."""
         named = (entry.full_name for entry in augmentations.entries.values() if entry.factory is type(self))
         refuse_values(next(named, type(self).__name__), self, sound)

@@ -10,6 +10,7 @@ from tlx.augment.affine import Frame
 from tlx.augment.operation import Pixels
 from tlx.augment.render import GREY
 from tlx.augment.view import Box
+from tlx.errors import above, at_least
 from tlx.registry import augmentations
 
 Range = tuple[float, float]
@@ -35,7 +36,7 @@ class Blur(Pixels):
     probability: float = 0.5
 
     def __post_init__(self):
-        sound = {"sigma": 0 <= self.sigma[0] <= self.sigma[1] <= 50, "probability": 0 <= self.probability <= 1}
+        sound = {"sigma": at_least(0, most=50), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, size: Frame) -> Blurred | None:
@@ -64,7 +65,7 @@ class Noise(Pixels):
     probability: float = 0.5
 
     def __post_init__(self):
-        sound = {"sigma": 0 <= self.sigma[0] <= self.sigma[1] <= 255, "probability": 0 <= self.probability <= 1}
+        sound = {"sigma": at_least(0, most=255), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, size: Frame) -> Noisy | None:
@@ -95,7 +96,7 @@ class Jpeg(Pixels):
     probability: float = 0.5
 
     def __post_init__(self):
-        sound = {"quality": 1 <= self.quality[0] <= self.quality[1] <= 95, "probability": 0 <= self.probability <= 1}
+        sound = {"quality": at_least(1, most=95), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, size: Frame) -> Compressed | None:
@@ -131,9 +132,9 @@ class CutOut(Pixels):
 
     def __post_init__(self):
         sound = {
-            "holes": 1 <= self.holes <= 1000,
-            "side": 0 < self.side[0] <= self.side[1] <= 1,
-            "probability": 0 <= self.probability <= 1,
+            "holes": at_least(1, most=1000),
+            "side": above(0, most=1),
+            "probability": at_least(0, most=1),
         }
         self.refuse(sound)
 

@@ -6,6 +6,7 @@ from tlx.augment.colours import Brightness, Contrast, Hue, Saturation
 from tlx.augment.flips import Flip
 from tlx.augment.operation import Augmentation, Operation
 from tlx.augment.zoom import Zoom
+from tlx.errors import above, at_least
 from tlx.registry import augmentations
 
 
@@ -30,8 +31,8 @@ class Photometric(Augmentation):
     hue: float = 10.0
 
     def __post_init__(self):
-        sound = {name: 0 <= getattr(self, name) <= 1 for name in ("brightness", "contrast", "saturation")}
-        self.refuse({**sound, "hue": 0 <= self.hue <= 180})
+        sound = {name: at_least(0, most=1) for name in ("brightness", "contrast", "saturation")}
+        self.refuse({**sound, "hue": at_least(0, most=180)})
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -59,10 +60,10 @@ class Standard(Augmentation):
 
     def __post_init__(self):
         sound = {
-            "flip": 0 <= self.flip <= 1,
-            "zoom": 0 < self.zoom[0] <= self.zoom[1],
-            "stretch": self.stretch >= 1,
-            **{name: 0 <= getattr(self, name) <= 1 for name in ("brightness", "contrast", "saturation")},
+            "flip": at_least(0, most=1),
+            "zoom": above(0),
+            "stretch": at_least(1),
+            **{name: at_least(0, most=1) for name in ("brightness", "contrast", "saturation")},
         }
         self.refuse(sound)
 

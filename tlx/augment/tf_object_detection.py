@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlx.augment.colours import contrasted, linear, saturated, turned
-from tlx.augment.crops import crop, of_crop
+from tlx.augment.crops import crop
 from tlx.augment.flips import Flip, Sometimes, VerticalFlip
 from tlx.augment.flips import turned as quarter_turned
 from tlx.augment.operation import Colour, Geometry
 from tlx.augment.scene import Scene
+from tlx.errors import Bounds, above, at_least
 from tlx.registry import augmentations
 
 
@@ -46,7 +47,7 @@ class RandomAdjustBrightness(Colour):
     max_delta: float = 0.2
 
     def __post_init__(self):
-        self.refuse({"max_delta": 0 <= self.max_delta <= 1})
+        self.refuse({"max_delta": at_least(0, most=1)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return linear(np.eye(3), 255 * rng.uniform(-self.max_delta, self.max_delta))
@@ -75,7 +76,7 @@ class RandomAdjustHue(Colour):
     max_delta: float = 0.02
 
     def __post_init__(self):
-        self.refuse({"max_delta": 0 <= self.max_delta <= 0.5})
+        self.refuse({"max_delta": at_least(0, most=0.5)})
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         return turned(360 * rng.uniform(-self.max_delta, self.max_delta))
@@ -114,13 +115,13 @@ class RandomCropImage(Geometry):
     sees_objects = True
 
     def __post_init__(self):
-        shape = of_crop((self.min_area, self.max_area), (self.min_aspect_ratio, self.max_aspect_ratio))
         least = np.atleast_1d(self.min_object_covered)
         sound = {
-            "min_object_covered": least.size > 0 and bool(((least >= 0) & (least <= 1)).all()),
-            "min_aspect_ratio": shape["aspect"],
-            "min_area": shape["area"],
-            "random_coef": 0 <= self.random_coef <= 1,
+            "min_object_covered": bool(least.size and ((least >= 0) & (least <= 1)).all()) or "0 to 1",
+            "min_aspect_ratio": above(0, most=self.max_aspect_ratio),
+            "min_area": above(0, most=self.max_area),
+            "max_area": above(0, most=1),
+            "random_coef": at_least(0, most=1),
         }
         self.refuse(sound)
 
@@ -149,5 +150,5 @@ class SsdRandomCrop(RandomCropImage):
         return rng.choice(self.min_object_covered)
 
 
-def _factors(low: float, high: float) -> dict[str, bool]:
-    return {"min_delta": 0 <= low <= high, "max_delta": high <= 10}
+def _factors(low: float, high: float) -> dict[str, Bounds]:
+    return {"min_delta": at_least(0, most=high), "max_delta": at_least(low, most=10)}

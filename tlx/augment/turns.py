@@ -8,6 +8,7 @@ import numpy as np
 from tlx.augment.affine import about
 from tlx.augment.operation import Geometry
 from tlx.augment.scene import Scene
+from tlx.errors import at_least
 from tlx.registry import augmentations
 
 
@@ -22,7 +23,7 @@ class Rotate(Geometry):
     degrees: float = 10.0
 
     def __post_init__(self):
-        self.refuse({"degrees": 0 <= self.degrees <= 180})
+        self.refuse({"degrees": at_least(0, most=180)})
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
@@ -38,7 +39,7 @@ class Shear(Geometry):
     degrees: float = 5.0
 
     def __post_init__(self):
-        self.refuse({"degrees": 0 <= self.degrees <= 40})
+        self.refuse({"degrees": at_least(0, most=40)})
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
         along_x, along_y = (math.tan(math.radians(a)) for a in rng.uniform(-self.degrees, self.degrees, 2))

@@ -8,6 +8,7 @@ import numpy as np
 from tlx.augment.affine import fit, shifted
 from tlx.augment.operation import Geometry
 from tlx.augment.scene import Scene
+from tlx.errors import above, at_least
 from tlx.registry import augmentations
 
 
@@ -25,7 +26,7 @@ class Zoom(Geometry):
     stretch: float = 1.0
 
     def __post_init__(self):
-        sound = {"range": 0 < self.range[0] <= self.range[1], "stretch": self.stretch >= 1}
+        sound = {"range": above(0), "stretch": at_least(1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:
@@ -53,7 +54,7 @@ class Expand(Geometry):
     probability: float = 0.5
 
     def __post_init__(self):
-        sound = {"largest": self.largest >= 1, "probability": 0 <= self.probability <= 1}
+        sound = {"largest": at_least(1), "probability": at_least(0, most=1)}
         self.refuse(sound)
 
     def __call__(self, rng: np.random.Generator, scene: Scene) -> Scene:

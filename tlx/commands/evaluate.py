@@ -26,7 +26,7 @@ def evaluate(arguments: list[str]) -> None:
 
     run = config.build(experiment.trees["run"])
     if must_cut():
-        tiles_of(run.tiles).refuse_larger(run.judged[1], "--tiles")
+        tiles_of(run.tiles).refuse_larger(run.judged[1], f"--tiles={FLAGS.tiles}", "none")
     result = evaluate_run(run, folder, fusion=fused)
     print_result(experiment, result, folder)
     if "plain" in result:

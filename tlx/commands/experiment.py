@@ -100,9 +100,7 @@ def must_cut() -> bool:
 
 
 def _tiles_binding() -> list[str]:
-    """Return the binding that --tiles stands for, if it is given."""
-    if FLAGS.tiles is None:
-        return []
+    """Return the binding that --tiles stands for."""
     side, _, width = FLAGS.tiles.partition("x")
     return [f"run.tiles = {f'({side}, {width})' if width else side.capitalize()}"]
 
@@ -117,12 +115,17 @@ def trained(arguments: list[str]) -> tuple[Path, config.Experiment]:
     notice_unlisted(folder)
     best = json.loads((folder / "result.json").read_text()).get("best")
     # Not the winning trial's own configuration: a trial is told to keep away from the test split.
-    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings, *_tiles_binding()]
+    bindings = [*(best["bindings"] if best else ()), *FLAGS.gin_bindings]
     try:
         experiment = config.load([folder / "config.gin"], bindings, FLAGS.allow_imports)
     except ConfigError as error:
         # It was written by another version of tlx, or with a package that is not here.
         raise ConfigError(f"{error}\n--gin_bindings gives what {folder} was configured with another value") from None
+    if FLAGS.tiles is not None:
+        try:
+            experiment = experiment.with_bindings(_tiles_binding())
+        except ConfigError as error:
+            raise ConfigError(f"--tiles={FLAGS.tiles}: {error}") from None
     if best and not (folder / best["folder"]).exists():
         raise TlxError(f"the best trial's folder, {folder / best['folder']}, is not here{_on(best)}")
     return folder / best["folder"] if best else folder, experiment

@@ -45,6 +45,10 @@ class Targets(ABC):
         """Return what formats, counts and pictures of boxes can tell of the record: by default, nothing."""
         return NO_BOXES
 
+    def only(self, objects: np.ndarray) -> Self:
+        """Return the record of some objects, by their positions in `as_boxes`; where it is of no such, all of it."""
+        return self
+
     def agrees(self, other: Self) -> bool:
         """Return whether two records of one picture say about the same."""
         return type(self) is type(other) and self.tobytes() == other.tobytes()
@@ -104,6 +108,9 @@ class Boxes(Targets):
 
     def as_boxes(self, width: int, height: int) -> "Boxes":
         return self
+
+    def only(self, objects: np.ndarray) -> Self:
+        return Boxes(*(array[objects] for array in self.arrays.values()))
 
     def agrees(self, other: Self) -> bool:
         if type(self) is not type(other) or sorted(self.counted.tolist()) != sorted(other.counted.tolist()):

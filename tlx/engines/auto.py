@@ -27,7 +27,8 @@ class Auto(Engine):
     order: tuple[Engine, ...] = (LiteRT(),)
 
     def __post_init__(self):
-        refuse_values("engines.auto", self, {"order": not any(isinstance(engine, Auto) for engine in self.order)})
+        others = not any(isinstance(engine, Auto) for engine in self.order)
+        refuse_values("engines.auto", self, {"order": others or "other engines than auto"})
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tlx.engines.engine import Compiled, Engine, as_pictures, needing, refuse_missing
 from tlx.engines.tflite import convert
-from tlx.errors import ModelError, refuse_values
+from tlx.errors import ModelError, above, refuse_values
 from tlx.lazy import quiet
 from tlx.registry import engines
 
@@ -34,7 +34,7 @@ class LiteRT(Engine):
     tolerance: ClassVar[float] = 1e-4
 
     def __post_init__(self):
-        refuse_values("engines.litert", self, {"threads": self.threads is None or self.threads > 0})
+        refuse_values("engines.litert", self, {"threads": above(0)})
 
     @property
     def key(self) -> str:

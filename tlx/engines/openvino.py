@@ -16,7 +16,7 @@ import numpy as np
 
 from tlx.engines.engine import Compiled, Engine, as_pictures, needing, refuse_missing
 from tlx.engines.tflite import convert
-from tlx.errors import ModelError, refuse_values
+from tlx.errors import ModelError, above, refuse_values
 from tlx.registry import engines
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -44,7 +44,7 @@ class OpenVINO(Engine):
     threads: int | None = None
 
     def __post_init__(self):
-        refuse_values("engines.openvino", self, {"threads": self.threads is None or self.threads > 0})
+        refuse_values("engines.openvino", self, {"threads": above(0)})
 
     @property
     def tolerance(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.errors import refuse_values
+from tlx.errors import Bounds, above, at_least, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models.assign import Locations
 from tlx.models.backbone import Backbone, Form, Tap, choose_taps
@@ -47,16 +47,17 @@ class PyramidHead(Head):
         refuse_values(f"heads.{self.name}", self, self.sound)
 
     @property
-    def sound(self) -> dict[str, bool]:
-        """Whether each setting makes sense, by its name."""
+    def sound(self) -> dict[str, Bounds | bool | str]:
+        """What each setting may be, by its name, as `refuse_values` takes it."""
+        in_order = len(self.strides) > 0 and list(self.strides) == sorted(set(self.strides))
         return {
-            "channels": self.channels >= 8 and self.channels % 8 == 0,
-            "depth": self.depth >= 0,
-            "strides": len(self.strides) > 0 and list(self.strides) == sorted(set(self.strides)),
-            "box_weight": self.box_weight > 0,
-            "max_detections": self.max_detections >= 1,
-            "min_score": 0 <= self.min_score < 1,
-            "nms": 0 < self.nms <= 1,
+            "channels": (self.channels >= 8 and self.channels % 8 == 0) or "a multiple of 8, 8 or more",
+            "depth": at_least(0),
+            "strides": in_order or "each once, finest first",
+            "box_weight": above(0),
+            "max_detections": at_least(1),
+            "min_score": at_least(0, below=1),
+            "nms": above(0, most=1),
         }
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tlx.costs import COSTS
-from tlx.errors import ConfigError, refuse_values, suggest
+from tlx.errors import ConfigError, above, at_least, refuse_values, suggest
 from tlx.registry import rooms
 from tlx.tree import Node
 
@@ -58,11 +58,11 @@ class Search:
 
     def __post_init__(self):
         sound = {
-            "minutes": self.minutes is None or self.minutes > 0,
-            "workers": self.workers >= 1,
-            "repeat": self.repeat >= 1,
-            "first_look": 0 < self.first_look <= 1,
-            "pruner_warmup": 0 <= self.pruner_warmup <= 1,
+            "minutes": above(0),
+            "workers": at_least(1),
+            "repeat": at_least(1),
+            "first_look": above(0, most=1),
+            "pruner_warmup": at_least(0, most=1),
         }
         refuse_values("search", self, sound)
         for setting, names in (("objectives", self.objectives), ("limits", self.limits)):

@@ -1,7 +1,7 @@
 """Finding objects: boxes in, boxes with classes and scores out."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,21 +17,15 @@ from tlx.data.targets import Boxes, Targets, iou
 from tlx.errors import ModelError
 from tlx.registry import tasks
 from tlx.report.pictures import draw
+from tlx.tasks.seams import once
 from tlx.tasks.task import Arrays, Task
 
 # The label of a place that no box takes up.
 PADDING = -2
 # What the arrays that every detector finds are called; whatever else it finds comes beside them.
 _OWN = ("boxes", "scores", "labels")
-# Boxes of one class that agree by more than this IoU are of one object, where several windows saw them.
-_ALIKE = 0.5
 # Boxes of one class that agree by more than this IoU are fused, where several views saw all of a picture.
 _FUSED = 0.55
-# A box that comes so near to the end of its window, in pixels or as a share of its side, goes on beyond it. A network
-# that sees only a part of an object does not end it at the very edge.
-_EDGE, _NEAR = 1.0, 0.1
-# How much a box counts that its window cuts, beside one that is seen whole, where one of them is to stand for both.
-_CUT_TRUST = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,37 +119,13 @@ class Detection(Task):
     def join(self, predictions: Sequence[Detections]) -> Detections:
         """Return what was found, best first, and of what several predictions found, the best.
 
-        That is greedy non-maximum suppression within each class; what is kept has the best score of its group. A box
-        that its window cuts gives way to those that are seen whole; it is compared in what that window shows, and what
-        is cut off is taken from the others.
+        Where windows cut an object it counts once all the same; see `tlx.tasks.seams.once`.
         """
-
-        def together(arrays: Iterable[np.ndarray]) -> np.ndarray:
-            return np.concatenate(list(arrays))
-
-        boxes, scores = together(one.boxes for one in predictions), together(one.scores for one in predictions)
+        boxes, scores, labels = (np.concatenate([getattr(one, name) for one in predictions]) for name in _OWN)
         source = np.repeat(np.arange(len(predictions)), [len(one) for one in predictions])
-        cuts = _cuts(boxes, np.array([one.window for one in predictions]), source)
-        trust = np.where(np.isfinite(cuts).any(1), _CUT_TRUST, 1.0)
-        first = np.argsort(-scores * trust, kind="stable")
-        boxes, scores, source, cuts = boxes[first], scores[first], source[first], cuts[first]
-        labels = together(one.labels for one in predictions)[first]
-        kept, waiting = [], np.ones(len(boxes), np.bool_)
-        for i in range(len(boxes)):
-            if not waiting[i]:
-                continue
-            kept.append(i)
-            waiting[i] = False
-            # What one window shows was suppressed already, by the head's own rule.
-            others = (labels == labels[i]) & (source != source[i])
-            while len(same := _same(boxes, cuts, i, np.flatnonzero(others & waiting))):
-                # What is completed may agree with what a third window shows.
-                boxes[i], cuts[i] = _completed(boxes[i], cuts[i], boxes[same], cuts[same])
-                scores[i] = max(scores[i], scores[same].max())
-                waiting[same] = False
-        kept = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
-        extra = {name: together(one.extra[name] for one in predictions)[first][kept] for name in predictions[0].extra}
-        return Detections(boxes[kept], scores[kept], labels[kept], extra)
+        kept, boxes, scores = once(boxes, scores, labels, source, np.array([one.window for one in predictions]))
+        extra = {n: np.concatenate([one.extra[n] for one in predictions])[kept] for n in predictions[0].extra}
+        return Detections(boxes, scores, labels[kept], extra)
 
     def fuse(self, predictions: Sequence[Detections]) -> Detections:
         """Return means, weighted by score, of the boxes that agree, and as scores their means over all predictions.
@@ -233,35 +203,3 @@ class Detection(Task):
 
     def check(self, patient: Patient) -> Iterator[Finding]:
         return check_boxes(patient)
-
-
-def _cuts(boxes: np.ndarray, windows: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Return [n, 4] where the window of each box cuts it, and infinity at the sides where it does not.
-
-    `windows` [m, 4] are those of all predictions, and `source` [n] says which one is a box's.
-    """
-    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    near = np.abs(boxes - windows[source]) <= np.maximum(_EDGE, _NEAR * sides)
-    # At the ends of the picture nothing goes on.
-    inner = windows != np.concatenate([windows[:, :2].min(0), windows[:, 2:].max(0)])
-    return np.where(near & inner[source], windows[source], [-math.inf, -math.inf, math.inf, math.inf])
-
-
-def _same(boxes: np.ndarray, cuts: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
-    """Return which other boxes are of the object of `one`: they agree in what nobody's window cuts off."""
-    low, high = np.maximum(cuts[one, :2], cuts[others, :2]), np.minimum(cuts[one, 2:], cuts[others, 2:])
-    a, b = (
-        np.concatenate([np.maximum(some[:, :2], low), np.minimum(some[:, 2:], high)], 1)
-        for some in (boxes[[one]], boxes[others])
-    )
-    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(1)
-    areas = sum(np.maximum(some[:, 2:] - some[:, :2], 0).prod(1) for some in (a, b))
-    return others[shared / np.maximum(areas - shared, np.finfo(np.float32).tiny) > _ALIKE]
-
-
-def _completed(box: np.ndarray, cut: np.ndarray, others: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a box that reaches as far as others [n, 4] of its object where it is cut, and where it is cut then."""
-    others, cuts = np.vstack([box, others]), np.vstack([cut, cuts])
-    farthest = np.array([*others[:, :2].argmin(0), *others[:, 2:].argmax(0)])
-    reach, sides = others[farthest, range(4)], np.isfinite(cut)
-    return np.where(sides, reach, box), np.where(sides, cuts[farthest, range(4)], cut)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tlx.pipeline import height_width
 from tlx.predict import BATCH
 from tlx.sizing import USUAL
 from tlx.tree import walk
-from tlx.work.hand import Hand, Outcome
+from tlx.work.hand import Hand, Outcome, persist
 from tlx.work.ledger import UNKNOWN, Ledger, Need, kind
 from tlx.work.verdict import wants_memory
 
@@ -105,10 +106,19 @@ class Attempts:
         return outcome
 
     def cost(self, bindings: list[str], folder: Path, wanted: Sequence[str], listener: Listener) -> Outcome:
-        """Measure those of `tlx.costs.COSTS` that are wanted of the detector that was trained in `folder`."""
-        outcome = self.hand.do("cost", bindings, listener, folder=folder, wanted=list(wanted))
-        # It is done picture by picture: there is nothing to halve.
-        return replace(outcome, kind="infeasible") if outcome.kind == "memory" else outcome
+        """Measure those of `tlx.costs.COSTS` that are wanted of the detector that was trained in `folder`.
+
+        Whose costs cannot be measured, at a second attempt either, is infeasible: it trained to its end, so that
+        training it again would only come to the same.
+        """
+        names = ", ".join(wanted)
+        measure = partial(self.hand.do, "cost", bindings, listener, folder=folder, wanted=list(wanted))
+        outcome = persist(measure, f"measuring {names}", listener)
+        # It is done picture by picture: where memory was short, there is nothing to halve.
+        if self._stopped or outcome.kind not in ("memory", "crash", "lost"):
+            return outcome
+        last = outcome.content.strip().splitlines()[-1]
+        return replace(outcome, kind="infeasible", content=f"{names} could not be measured: {last}")
 
     def needs(self, bindings: list[str], listener: Listener = NOBODY) -> tuple[Need, ...] | None:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""

@@ -107,8 +107,8 @@ def _judge(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, at
     return run.evaluate(settings, folder, at_once)
 
 
-def _cost(settings: run.Run, _text: str, _reporter: _Reporter, folder: Path, wanted: list[str]) -> dict[str, float]:
-    return costs.measure(settings, folder, wanted)
+def _cost(settings: run.Run, _text: str, reporter: _Reporter, folder: Path, wanted: list[str]) -> dict[str, float]:
+    return costs.measure(settings, folder, wanted, reporter)
 
 
 def _probe(settings: run.Run, _text: str, reporter: _Reporter, phase: int, micros: tuple[int, ...]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlx.errors import refuse_values
+from tlx.errors import above, refuse_values
 from tlx.lazy import tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations, counted, margins, with_nearest, within
@@ -24,7 +24,7 @@ class CentreSampling(Assigner):
     radius: float = 1.5
 
     def __post_init__(self):
-        refuse_values("assigners.centre_sampling", self, {"radius": self.radius > 0})
+        refuse_values("assigners.centre_sampling", self, {"radius": above(0)})
 
     def __call__(
         self, locations: Locations, targets: Tensors, classes: int, predictions: Tensors | None = None

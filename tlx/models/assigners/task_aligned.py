@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tlx.errors import refuse_values
+from tlx.errors import at_least, refuse_values
 from tlx.lazy import tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment, Locations, counted, with_nearest, within
@@ -28,7 +28,7 @@ class TaskAligned(Assigner):
     beta: float = 6.0
 
     def __post_init__(self):
-        sound = {"candidates": self.candidates >= 1, "alpha": self.alpha >= 0, "beta": self.beta >= 0}
+        sound = {"candidates": at_least(1), "alpha": at_least(0), "beta": at_least(0)}
         refuse_values("assigners.task_aligned", self, sound)
 
     def __call__(

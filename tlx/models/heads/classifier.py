@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from tlx.errors import refuse_values
+from tlx.errors import at_least, refuse_values
 from tlx.lazy import keras, tf
 from tlx.models.backbone import Backbone, Tap, choose_taps
 from tlx.models.head import BuiltHead, Head, Losses, Size, TapShape, Tensors
@@ -39,9 +39,9 @@ class Classifier(Head):
 
     def __post_init__(self):
         sound = {
-            "taps": len(set(self.taps)) == len(self.taps) > 0,
-            "dropout": 0 <= self.dropout < 1,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "taps": len(set(self.taps)) == len(self.taps) > 0 or "names of taps, each once",
+            "dropout": at_least(0, below=1),
+            "label_smoothing": at_least(0, below=1),
         }
         refuse_values("heads.classifier", self, sound)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tlx.errors import Bounds, above
 from tlx.lazy import tf
 from tlx.models import boxes as geometry
 from tlx.models.assigners.centre_sampling import CentreSampling
@@ -28,8 +29,8 @@ class Fcos(PyramidHead):
     radius: float = 1.5
 
     @property
-    def sound(self) -> dict[str, bool]:
-        return {**super().sound, "radius": self.radius > 0}
+    def sound(self) -> dict[str, Bounds | bool | str]:
+        return {**super().sound, "radius": above(0)}
 
     def build(self, taps: Sequence[TapShape], classes: int, size: Size) -> "BuiltFcos":
         network = self.network(taps, {"scores": (classes, score_bias()), "boxes": (4, 0.0)})

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tlx.errors import MisfitError
+from tlx.errors import Bounds, MisfitError, above, at_least
 from tlx.lazy import tf
 from tlx.models import boxes as geometry
 from tlx.models.assign import Assigner, Assignment
@@ -50,9 +50,9 @@ class Gfl(PyramidHead):
     voting: float = 0.6
 
     @property
-    def sound(self) -> dict[str, bool]:
-        more = {"bins": self.bins >= 4, "distribution_weight": self.distribution_weight >= 0}
-        return {**super().sound, **more, "voting": 0 < self.voting <= 1}
+    def sound(self) -> dict[str, Bounds | bool | str]:
+        more = {"bins": at_least(4), "distribution_weight": at_least(0)}
+        return {**super().sound, **more, "voting": above(0, most=1)}
 
     @property
     def suppression(self) -> Suppression:
