@@ -14,9 +14,9 @@ def page(figures: Figures) -> str:
     lines = [
         "# Speed beside other trainers of detectors",
         "",
-        f"Written by `benchmarks/peers.py` on {figures['date']}: {machine['processor']}, {machine['cores']} cores. BCCD,",
-        f"{training} pictures to train on and {validation} to judge by, 320 px, batch 8, no network, weights random",
-        "(but for tlx's backbone). Programs took turns; figures are medians. What was seen in each run is in",
+        f"Written by `benchmarks/peers.py` on {figures['date']}: {machine['processor']}, {machine['cores']} cores.",
+        f"BCCD, {training} pictures to train on and {validation} to judge by, 320 px, batch 8, no network, weights",
+        "random (but for tlx's backbone). Programs took turns; figures are medians. What was seen in each run is in",
         f"`performance.json`. {_busy(figures)}",
         "",
         *_speeds(figures),
@@ -60,15 +60,17 @@ def epoch(run: Figures, pictures: int) -> float:
     return pictures / speed(run) + run["judged"] - run["updates"][-1]
 
 
-def _median(figures: Figures, tool: str, what: str, of: Callable[[Figures], float], turns: slice = slice(None)) -> Any:
+def _median(
+    figures: Figures, tool: str, what: str, of: Callable[[Figures], float | None], turns: slice = slice(None)
+) -> Any:
     """Return the median over a tool's runs, or None where none succeeded."""
     runs = [r for r in figures["runs"] if (r["tool"], r["what"]) == (tool, what) and "failed" not in r]
-    values = [of(run) for run in runs[turns]]
+    values = [value for run in runs[turns] if (value := of(run)) is not None]
     return statistics.median(values) if values else None
 
 
-def _predicted(how: str) -> Callable[[Figures], float]:
-    return lambda run: statistics.median(run["predicted"][how])
+def _predicted(how: str) -> Callable[[Figures], float | None]:
+    return lambda run: statistics.median(run["predicted"][how]) if how in run["predicted"] else None
 
 
 def _speeds(figures: Figures) -> Iterator[str]:
@@ -82,7 +84,7 @@ def _speeds(figures: Figures) -> Iterator[str]:
         cells = [
             _median(figures, tool, "frozen", speed),
             _median(figures, tool, "all", speed),
-            _median(figures, tool, "all", _predicted(how)) if _ways(figures, tool) else None,
+            _median(figures, tool, "all", _predicted(how)),
             _median(figures, tool, "frozen", first_step, slice(0, 1)),
             _median(figures, tool, "frozen", first_step, slice(1, None)),
         ]
@@ -92,8 +94,8 @@ def _speeds(figures: Figures) -> Iterator[str]:
         yield f"| tlx, {how} | | | {_shown(_median(figures, 'tlx', 'all', _predicted(how)))} | | |"
     yield ""
     yield "Training is the updates alone, augmentation included; tlx's frozen features lie in its cache by then, which"
-    yield "the first run fills before its first step. Prediction is from files to boxes, by tlx's default engine where no"
-    yield "other is named."
+    yield "the first run fills before its first step. Prediction is from files to boxes, by tlx's default engine where"
+    yield "no other is named."
 
 
 def _ways(figures: Figures, tool: str) -> list[str]:
@@ -113,8 +115,8 @@ def _more(figures: Figures) -> Iterator[str]:
         if any(cells):
             yield f"| {title} | {' | '.join(map(_shown, cells))} |"
     yield ""
-    yield "A trial is the whole command of a tuner that does one trial of one epoch with all layers. The long run is the"
-    yield f"first step and {EPOCHS} times the measured epoch with its validation."
+    yield "A trial is the whole command of a tuner that does one trial of one epoch with all layers. The long run is"
+    yield f"the first step and {EPOCHS} times the measured epoch with its validation."
     for run in _done(figures, "search"):
         yield ""
         best = run["best"]
@@ -136,7 +138,11 @@ def _shown(value: float | None) -> str:
 
 
 def _fastest(
-    figures: Figures, best: Callable[..., Any], what: str, of: Callable[[Figures], float], turns: slice = slice(None)
+    figures: Figures,
+    best: Callable[..., Any],
+    what: str,
+    of: Callable[[Figures], float | None],
+    turns: slice = slice(None),
 ) -> tuple[float, str] | None:
     """Return the best median of all peers and whose it is."""
     peers = [tool for tool in figures["titles"] if tool != "tlx"]
@@ -182,8 +188,11 @@ def _arithmetic(limits: Figures, what: str, wanted: float) -> str:
     """Return what an update's arithmetic allows, as measured."""
     one, peak = limits[what], limits["peak_gflops"]
     needed = f"{_shown(wanted)} images/s at {one['gflop']:.2f} GFLOP each would be {one['gflop'] * wanted:.0f} GFLOP/s"
-    took = f"gradients take {one['add_ms']:.0f} ms and the optimizer's step {one['apply_ms']:.0f} ms"
-    return f"{needed}, and matrix products reach {peak:.0f} here; of an update by {BATCH} pictures, {took}"
+    times = {name: f"{1000 * seconds:.0f} ms" for name, seconds in one["seconds"].items()}
+    took = f"in an update by {BATCH} pictures gradients take {times['gradients']}"
+    if one["seconds"]["depthwise"]:
+        took += f", {times['depthwise']} of it depthwise layers alone,"
+    return f"{needed}, where matrix products reach {peak:.0f}; {took} and the optimizer's step {times['step']}"
 
 
 def _first_steps(figures: Figures) -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ It does two things more than those of the peers. "search" is a search of `rounds
 learning rate and batch size, as experiments/quickstart.gin has them. "limits" is what an update's arithmetic takes.
 """
 
-import statistics
 import time
 from dataclasses import replace
 from functools import partial
@@ -83,6 +82,8 @@ def main() -> None:
     gin.write_text(text)
     experiment = config.load([gin])
     if what == "limits":
+        from tlx_limits import limits  # noqa: PLC0415
+
         timed.told["limits"] = limits(experiment)
     elif what in ("trial", "search"):
         timed.told["best"] = search(experiment, given.out / "search")
@@ -146,54 +147,6 @@ def _anew(predictor: Any) -> None:
 def _each(forward: Any, pictures: list) -> None:
     for batch in pictures:
         forward(batch)
-
-
-def limits(experiment: config.Experiment) -> dict[str, Any]:
-    """Return the GFLOP/s that matrix products reach, and what an update takes: GFLOP a picture, milliseconds."""
-    from tlx.lazy import tf  # noqa: PLC0415
-
-    square = tf.random.normal((2048, 2048))
-    seconds = _median_seconds(lambda: tf.linalg.matmul(square, square).numpy())
-    told: dict[str, Any] = {"peak_gflops": 2 * 2048**3 / seconds / 1e9}
-    for what, freeze in (("frozen", "backbone"), ("all", "none")):
-        run = config.build(experiment.with_bindings([f"run.freeze = @freezes.{freeze}()"]).trees["run"])
-        told[what] = _update(run)
-    return told
-
-
-def _update(run: Any) -> dict[str, float]:
-    from tlx import freeze  # noqa: PLC0415
-    from tlx.devices import Devices  # noqa: PLC0415
-    from tlx.features import Source, encoder  # noqa: PLC0415
-    from tlx.lazy import tf  # noqa: PLC0415
-    from tlx.learner import Learner  # noqa: PLC0415
-    from tlx.models.graph import cut, steps  # noqa: PLC0415
-    from tlx.run import assemble  # noqa: PLC0415
-
-    detector, layers = assemble(run, Devices())
-    rates = freeze.apply(run.freeze, detector.backbone, layers, 0).rates
-    parts = cut(detector.network, detector.blocks)
-    cached = bool(steps(parts.prefix))
-    source = Source(run.views, run.views.element, encoder(parts, cached), cached, "")
-    learner = Learner(detector, parts, source, run.fit, Devices(), rates)
-    _, pictures, targets = next(iter(source.batches(run.views.units[:BATCH], BATCH)))
-    inputs = tuple(tf.convert_to_tensor(a) for a in parts.prefix(pictures[0])) if cached else pictures
-    part = inputs, targets, tf.zeros((BATCH, 2), tf.int32)
-    add, apply = (_median_seconds(step) for step in (lambda: learner._add(part), lambda: learner._apply().numpy()))
-    graph = learner._add.get_concrete_function(part).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
-    counted = tf.compat.v1.profiler.profile(graph, options=options.with_empty_output().build())
-    return {"gflop": counted.total_float_ops / BATCH / 1e9, "add_ms": 1000 * add, "apply_ms": 1000 * apply}
-
-
-def _median_seconds(do: Any, times: int = 7) -> float:
-    do()
-    seconds = []
-    for _ in range(times):
-        began = time.perf_counter()
-        do()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":
