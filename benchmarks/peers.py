@@ -36,7 +36,10 @@ LONGEST = 1800
 
 @dataclass(frozen=True)
 class Tool:
-    """A program of `benchmarks/peers`, the environment that runs it (tlx's own if none), and what `--install` asks."""
+    """A program of `benchmarks/peers`, the environment that runs it (tlx's own if none), and what `--install` asks.
+
+    `tunes` says whether its tuner is timed, and `once` that it trains in the first turn only.
+    """
 
     title: str
     program: str
@@ -44,6 +47,7 @@ class Tool:
     environment: str = ""
     packages: tuple[str, ...] = ()
     tunes: bool = False
+    once: bool = False
 
 
 def _yolo(name: str, threads: int) -> Tool:
@@ -120,7 +124,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     frozen_epochs = 2 if options.quick else 10
     for turn in range(1, options.turns + 1):
         for what in ("frozen", "all"):
-            for name in tools:
+            for name in (name for name in tools if turn == 1 or not TOOLS[name].once):
                 # Where features are cached an epoch is over too soon to be timed.
                 many = (f"--epochs={frozen_epochs}",) if (name, what) == ("tlx", "frozen") else ()
                 bench.run(name, what, turn, *many)

@@ -42,15 +42,15 @@ def _update(run: Any) -> dict[str, float]:
     graph = learner._add.get_concrete_function(part).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
     counted = tf.compat.v1.profiler.profile(graph, options=options.with_empty_output().build())
-    took = {"gradients": add, "step": apply, "depthwise": 0.0 if cached else _depthwise(detector.backbone)}
+    took = {"gradients": add, "step": apply, "depthwise": _depthwise(detector.backbone)}
     return {"gflop": counted.total_float_ops / BATCH / 1e9, "seconds": took}
 
 
 def _depthwise(network: Any) -> float:
-    """Return the seconds that the depthwise layers of a network take alone, forward and back, for one batch."""
+    """Return the seconds that the depthwise layers that train take alone, forward and back, for one batch."""
     seconds = 0.0
     for layer in network.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
+        if isinstance(layer, keras.layers.DepthwiseConv2D) and layer.trainable:
             inputs = tf.random.normal((BATCH, *layer.input.shape[1:]))
             seconds += _median_seconds(partial(tf.function(_gradients), layer, inputs))
     return seconds

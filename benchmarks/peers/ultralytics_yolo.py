@@ -36,7 +36,8 @@ def main() -> None:
     if given.what == "trial":
         model.tune(iterations=1, **settings)
         return timed.tell()
-    model.train(freeze=BACKBONE if timed.frozen else None, **settings)
+    # Mosaics, which a run ends without, are made in most of its epochs.
+    model.train(freeze=BACKBONE if timed.frozen else None, close_mosaic=0, **settings)
     if not timed.frozen:
         files = [str(file) for file, *_ in pictures(given.data, VALIDATION)]
         timed.predict(len(files), lambda: model.predict(files, imgsz=SIZE, batch=BATCH, device="cpu", verbose=False))
