@@ -52,7 +52,7 @@ def _settings(out: Path, epochs: int, frozen: bool) -> dict[str, Any]:
     return {
         "model": {"name": "detection_light", "predefined_model": model},
         "loader": {"params": {"dataset_name": DATASET}},
-        "tracker": {"save_directory": str(out), "is_tensorboard": False},
+        "tracker": {"save_directory": str(out)},
         "rich_logging": False,
         "trainer": {
             "preprocessing": {"train_image_size": [SIZE, SIZE], "keep_aspect_ratio": True},
