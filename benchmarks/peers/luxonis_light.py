@@ -51,7 +51,7 @@ def _settings(out: Path, epochs: int, frozen: bool) -> dict[str, Any]:
     model = {"name": "DetectionModel", "variant": "light", "params": parts}
     return {
         "model": {"name": "detection_light", "predefined_model": model},
-        "loader": {"params": {"dataset_name": DATASET}},
+        "loader": {"params": {"dataset_name": DATASET}, "test_view": [VALIDATION]},
         "tracker": {"save_directory": str(out)},
         "rich_logging": False,
         "trainer": {
