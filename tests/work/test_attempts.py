@@ -397,3 +397,33 @@ def test_what_a_backbone_has_less_of_is_measured_as_it_is(experiment, tmp_path, 
     made.most = {"freezes.last_layers.unfrozen": 900}
     made.train(["freezes.last_layers.unfrozen = 4"], tmp_path / "run", [], Listener())
     assert [bindings[-1][-1] for bindings in machine.probes] == ["4"]
+
+
+def unfreezing(number):
+    return [f"freezes.last_layers.unfrozen = {number}"]
+
+
+def test_what_trains_less_than_was_measured_is_not_measured(experiment, tmp_path, machine):
+    for unfrozen in (9, 4, 10):
+        train(experiment, tmp_path, unfreezing(unfrozen), budget_gb=2.0)
+    assert machine.probes == [unfreezing(9), unfreezing(10)]
+    assert machine.tried == [64, 64, 64]
+    # Another batch is of the same kind; another head is not.
+    train(experiment, tmp_path, [*unfreezing(4), "fit.batch_size = 32"], budget_gb=2.0)
+    train(experiment, tmp_path, [*unfreezing(4), "heads.fcos.channels = 8"], budget_gb=2.0)
+    assert len(machine.probes) == 3
+
+
+def test_what_leaves_no_room_for_the_batch_says_nothing_of_less(experiment, tmp_path, machine):
+    for unfrozen in (9, 4):
+        train(experiment, tmp_path, unfreezing(unfrozen), budget_gb=0.5)
+    assert machine.probes == [unfreezing(9), unfreezing(4)]
+
+
+def test_a_death_within_a_bound_has_the_run_measured_by_itself(experiment, tmp_path, machine):
+    train(experiment, tmp_path, unfreezing(9), budget_gb=2.0)
+    machine.fits = [20]
+    train(experiment, tmp_path, unfreezing(4), budget_gb=2.0)
+    assert (machine.probes, machine.tried) == ([unfreezing(9)], [64, 64, 32, 16])
+    train(experiment, tmp_path, unfreezing(4), budget_gb=2.0)
+    assert (machine.probes, machine.tried[4:]) == ([unfreezing(9), unfreezing(4)], [16])

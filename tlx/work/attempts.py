@@ -75,7 +75,7 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        needs = self._most_needed(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
+        needs = self._bound(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
         needs = needs or UNKNOWN * _phases(experiment)
         micros = self._fitting(experiment, needs, listener)
         while all(micros) and not self._stopped:
@@ -114,28 +114,32 @@ class Attempts:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
         return self._needs(self.experiment.with_bindings(bindings), bindings, listener)
 
-    def _most_needed(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
-        """Return the needs of a run like this with the most that trains, if even those leave room for the whole batch.
+    def _bound(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+        """Return the needs of a run like this with more that trains, if even those leave room for the whole batch.
 
-        So a search measures once, and not for each number of layers.
+        So a search measures once, and a later run with less that trains does not measure at all.
         """
-        node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
-        target = f"{node.target}.{node.entry.grows}" if node else ""
-        if self.most.get(target, 0) <= (experiment.value(target) if node else 0):
+        target = _grows(experiment)
+        if target is None or self.ledger.get(kind(describe(experiment))):
             return None
-        if self.ledger.get(kind(describe(experiment))):
+        size, most = experiment.value(target), self.most.get(target, 0)
+        for needs in self.ledger.above(kind(_family(experiment, target)), size):
+            if self._leaves_room(needs, experiment):
+                return needs
+        if most <= size:
             return None
-        larger = [*bindings, f"{target} = {self.most[target]}"]
+        larger = [*bindings, f"{target} = {most}"]
         try:
             needs = self._needs(self.experiment.with_bindings(larger), larger, listener)
         except ConfigError:
             # Not every alternative of a search has as much that could train.
             return None
-        wanted = _wanted(experiment)
-        fits = needs and all(
-            need.fixed and need.largest(wanted, self.limit.bytes, self.settings.margin) == wanted for need in needs
-        )
-        return needs if fits else None
+        return needs if needs and self._leaves_room(needs, experiment) else None
+
+    def _leaves_room(self, needs: tuple[Need, ...], experiment: Experiment) -> bool:
+        """Return whether needs that were measured leave room for the whole batch of an experiment in each phase."""
+        wanted, margin = _wanted(experiment), self.settings.margin
+        return all(need.fixed and need.largest(wanted, self.limit.bytes, margin) == wanted for need in needs)
 
     def _needs(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
         what = describe(experiment)
@@ -152,7 +156,9 @@ class Attempts:
             earlier = sum(one.left for one in needs) if need.fixed else 0.0
             taught = {"tried": known[phase].tried, "within": known[phase].within} if known and need.fixed else {}
             needs.append(replace(need, fixed=need.fixed + earlier, **taught))
-        self.ledger.put(kind(what), needs, what)
+        target = _grows(experiment)
+        related = (kind(_family(experiment, target)), experiment.value(target)) if target else ()
+        self.ledger.put(kind(what), needs, what, *related)
         return tuple(needs)
 
     def _measured(self, phase: int, bindings: list[str], listener: Listener) -> Need | None:
@@ -279,6 +285,18 @@ def describe(experiment: Experiment) -> str:
     pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
     parts.append(f"phases = {_phases(experiment)}")
     return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
+
+
+def _grows(experiment: Experiment) -> str | None:
+    """Return the binding along which the memory of an experiment grows, if it has one."""
+    node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
+    return f"{node.target}.{node.entry.grows}" if node else None
+
+
+def _family(experiment: Experiment, target: str) -> str:
+    """Return in words what is the same in all runs that differ in nothing but the value of `target`."""
+    name = target.rpartition(".")[2]
+    return describe(experiment).replace(f"{name}={experiment.value(target)}", f"{name}=*")
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:
