@@ -9,7 +9,7 @@ from tlx import config, registry
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener
 from tlx.freeze import Freeze
-from tlx.memory import Memory
+from tlx.memory import Limit, Memory
 from tlx.models.backbone import Backbone, tap_table
 from tlx.work import attempts
 from tlx.work.attempts import Attempts, describe
@@ -29,7 +29,7 @@ def machine(monkeypatch):
 
     Both are by phase. `tried` holds the micro-batches of each training that was begun.
     """
-    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[])
+    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[], warmed=[])
     seen.answer, seen.held, seen.stillborn = None, 0, 0
 
     def do(self, task, bindings, listener, micros, phase=None, **_):
@@ -45,6 +45,7 @@ def machine(monkeypatch):
         return seen.answer or Outcome("done", {"metrics": {}, "micro_batches": micros})
 
     monkeypatch.setattr(Hand, "do", do)
+    monkeypatch.setattr(Hand, "warm", lambda self: seen.warmed.append(True))
     return seen
 
 
@@ -62,6 +63,15 @@ def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_pat
     assert "31 of 64 examples at once: predicted peak 0.41 GB of 0.50 GB (memory.budget_gb = 0.5)" in said
     train(experiment, tmp_path, budget_gb=0.5)
     assert (machine.tried, len(machine.probes)) == ([31, 31], 1)
+
+
+@pytest.mark.parametrize(("free", "warmed"), [(6.0, 1), (4.0, 0)])
+def test_the_worker_gets_ready_while_another_measures_where_both_have_room(
+    experiment, tmp_path, machine, monkeypatch, free, warmed
+):
+    monkeypatch.setattr(Memory, "_machine", lambda self: Limit(int(free * 0.9e9), "the test"))
+    train(experiment, tmp_path, budget_gb=5.0)
+    assert (len(machine.warmed), len(machine.probes)) == (warmed, 1)
 
 
 def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):

@@ -22,6 +22,8 @@ from tlx.work.verdict import wants_memory
 LEDGER = Path("~/.cache/tlx/memory.json")
 # Two sizes give a line; where the larger one does not fit, the smaller ones say less, but something.
 _PROBES = ((2, 16), (1, 2))
+# What a process holds, in bytes, that has imported TensorFlow and waits for work; a little more than was measured.
+_WAITING = 500_000_000
 # What these arguments of `run` say makes no difference to the memory that a step takes.
 _WITHOUT = ("fit", "seed", "judge", "evaluator", "metric", "augment", "resize", "memory")
 
@@ -54,6 +56,7 @@ class Attempts:
         # Measures each phase in a process of its own: one that has worked before uses again what it holds, and tells
         # too little of what each example takes.
         self._prober = Hand(file, experiment.allow_imports, log, watched, on_gpu)
+        self._beside = _WAITING * sharing
         self._stopped = False
 
     def stop(self) -> None:
@@ -75,6 +78,9 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
+        if self.settings.spares(self._beside):
+            # It gets ready while another process measures.
+            self.hand.warm()
         needs = self._bound(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
         needs = needs or UNKNOWN * _phases(experiment)
         micros = self._fitting(experiment, needs, listener)

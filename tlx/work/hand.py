@@ -126,9 +126,7 @@ class Hand:
         with _PROCESSES:
             if self._closed:
                 return Outcome("lost", "ended")
-            if self._process is None or not self._process.is_alive():
-                self.stop()
-                self._start()
+            self.warm()
             process, watch = self._process, self._watch
         written = self.log.stat().st_size if self.log.exists() else 0
         kills = memory.kills_by_system()
@@ -145,6 +143,13 @@ class Hand:
                 self._send(answer)
         died = self._died(process, watch, written, memory.kills_by_system() > kills)
         return replace(died, phase=phase)
+
+    def warm(self) -> None:
+        """Start the worker, unless there is one; until it is given work it imports TensorFlow."""
+        with _PROCESSES:
+            if not self._closed and (self._process is None or not self._process.is_alive()):
+                self.stop()
+                self._start()
 
     def stop(self) -> None:
         """End the worker, if there is one; the next task gets another."""
