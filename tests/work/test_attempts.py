@@ -29,12 +29,13 @@ def machine(monkeypatch):
 
     Both are by phase. `tried` holds the micro-batches of each training that was begun.
     """
-    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[], warmed=[])
+    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[], ready=[])
     seen.answer, seen.held, seen.stillborn = None, 0, 0
 
-    def do(self, task, bindings, listener, micros, phase=None, **_):
+    def do(self, task, bindings, listener, ready=None, *, micros, phase=None, **_):
         if task == "probe":
             seen.probes.append(bindings)
+            seen.ready.append(ready is not None)
             return Outcome("done", seen.needs[phase]) if seen.needs[phase] else Outcome("memory", "signal 9")
         seen.tried.append(micros if len(micros) > 1 else micros[0])
         if len(seen.tried) <= seen.stillborn:
@@ -45,7 +46,6 @@ def machine(monkeypatch):
         return seen.answer or Outcome("done", {"metrics": {}, "micro_batches": micros})
 
     monkeypatch.setattr(Hand, "do", do)
-    monkeypatch.setattr(Hand, "warm", lambda self: seen.warmed.append(True))
     return seen
 
 
@@ -65,13 +65,13 @@ def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_pat
     assert (machine.tried, len(machine.probes)) == ([31, 31], 1)
 
 
-@pytest.mark.parametrize(("free", "warmed"), [(6.0, 1), (4.0, 0)])
+@pytest.mark.parametrize(("free", "ready"), [(6.0, True), (4.0, False)])
 def test_the_worker_gets_ready_while_another_measures_where_both_have_room(
-    experiment, tmp_path, machine, monkeypatch, free, warmed
+    experiment, tmp_path, machine, monkeypatch, free, ready
 ):
     monkeypatch.setattr(Memory, "_machine", lambda self: Limit(int(free * 0.9e9), "the test"))
     train(experiment, tmp_path, budget_gb=5.0)
-    assert (len(machine.warmed), len(machine.probes)) == (warmed, 1)
+    assert machine.ready == [ready]
 
 
 def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):

@@ -168,6 +168,12 @@ def test_a_worker_that_was_started_ahead_does_the_work_unless_it_died(hand):
     assert worker._process is None
 
 
+def test_another_worker_gets_ready_while_one_works(hand):
+    worker, other = hand(), hand()
+    assert worker.do("hold", [], ready=other, megabytes=1).kind == "done"
+    assert other._process.is_alive()
+
+
 def test_a_worker_without_work_imports_tensorflow(tmp_path):
     real = Hand(tmp_path / "none.gin", False, tmp_path / "worker.log", Limit(10_000 * MEGABYTE, "the test"))
     real.warm()

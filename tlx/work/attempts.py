@@ -78,10 +78,10 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        if self.settings.spares(self._beside):
-            # It gets ready while another process measures.
-            self.hand.warm()
-        needs = self._bound(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
+        # It gets ready while another process measures.
+        ready = self.hand if self.settings.spares(self._beside) else None
+        needs = self._bound(experiment, bindings, listener, ready)
+        needs = needs or self._needs(experiment, bindings, listener, ready)
         needs = needs or UNKNOWN * _phases(experiment)
         micros = self._fitting(experiment, needs, listener)
         while all(micros) and not self._stopped:
@@ -120,7 +120,9 @@ class Attempts:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
         return self._needs(self.experiment.with_bindings(bindings), bindings, listener)
 
-    def _bound(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+    def _bound(
+        self, experiment: Experiment, bindings: list[str], listener: Listener, ready: Hand | None
+    ) -> tuple[Need, ...] | None:
         """Return the needs of a run like this with more that trains, if even those leave room for the whole batch.
 
         So a search measures once, and a later run with less that trains does not measure at all.
@@ -136,7 +138,7 @@ class Attempts:
             return None
         larger = [*bindings, f"{target} = {most}"]
         try:
-            needs = self._needs(self.experiment.with_bindings(larger), larger, listener)
+            needs = self._needs(self.experiment.with_bindings(larger), larger, listener, ready)
         except ConfigError:
             # Not every alternative of a search has as much that could train.
             return None
@@ -147,7 +149,9 @@ class Attempts:
         wanted, margin = _wanted(experiment), self.settings.margin
         return all(need.fixed and need.largest(wanted, self.limit.bytes, margin) == wanted for need in needs)
 
-    def _needs(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+    def _needs(
+        self, experiment: Experiment, bindings: list[str], listener: Listener, ready: Hand | None = None
+    ) -> tuple[Need, ...] | None:
         what = describe(experiment)
         known = self.ledger.get(kind(what))
         measured = known and all(need.fixed for need in known)
@@ -157,7 +161,7 @@ class Attempts:
             return known
         needs: list[Need] = []
         for phase in range(_phases(experiment)):
-            if (need := self._measured(phase, bindings, listener)) is None:
+            if (need := self._measured(phase, bindings, listener, ready)) is None:
                 return known
             earlier = sum(one.left for one in needs) if need.fixed else 0.0
             taught = {"tried": known[phase].tried, "within": known[phase].within} if known and need.fixed else {}
@@ -167,9 +171,9 @@ class Attempts:
         self.ledger.put(kind(what), needs, what, *related)
         return tuple(needs)
 
-    def _measured(self, phase: int, bindings: list[str], listener: Listener) -> Need | None:
+    def _measured(self, phase: int, bindings: list[str], listener: Listener, ready: Hand | None) -> Need | None:
         for micros in _PROBES:
-            outcome = self._prober.do("probe", bindings, listener, phase=phase, micros=micros)
+            outcome = self._prober.do("probe", bindings, listener, ready=ready, phase=phase, micros=micros)
             self._prober.stop()
             if outcome.kind == "done":
                 return Need(**outcome.content)

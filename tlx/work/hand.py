@@ -117,11 +117,13 @@ class Hand:
         task: str,
         bindings: list[str],
         listener: Listener = NOBODY,
+        ready: "Hand | None" = None,
         **arguments: Any,
     ) -> Outcome:
         """Give the worker a task and return how it ended.
 
-        What the run tells its listener on the way, this one is told, and its answers go back.
+        What the run tells its listener on the way, this one is told, and its answers go back. `ready` is a hand whose
+        worker is started meanwhile.
         """
         with _PROCESSES:
             if self._closed:
@@ -132,6 +134,8 @@ class Hand:
         kills = memory.kills_by_system()
         phase = None
         self._send((task, bindings, arguments))
+        if ready:
+            ready.warm()
         while (news := self._receive()) is not None:
             kind, content = news
             if kind not in _NEWS:
