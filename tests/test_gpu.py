@@ -145,5 +145,5 @@ def test_memory_of_a_gpu_is_taken_as_it_is_needed(monkeypatch, level):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     if level:
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-    lazy._import_tensorflow()
+    lazy.import_tensorflow()
     assert library.grown == [("first", True), ("second", True)]

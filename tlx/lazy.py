@@ -20,11 +20,12 @@ class _Lazy:
 
     def __getattr__(self, attribute: str) -> Any:
         if "tensorflow" not in sys.modules:
-            _import_tensorflow()
+            import_tensorflow()
         return getattr(importlib.import_module(self._name), attribute)
 
 
-def _import_tensorflow() -> None:
+def import_tensorflow() -> None:
+    """Import TensorFlow, which must not have been done before."""
     if _LOG_LEVEL in os.environ:
         _grow_slowly(importlib.import_module("tensorflow"))
         return

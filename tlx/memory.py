@@ -59,6 +59,11 @@ class Memory:
         limit = self.limit()
         return Limit(limit.bytes + _CONTEXT, f"{limit.why}, on the GPU")
 
+    def spares(self, size: int) -> bool:
+        """Return whether the machine has `size` bytes beside all that a run may take."""
+        machine = self._machine().bytes
+        return machine / (1 - _SPARE) - min(machine, self.resident().bytes) >= size
+
     @staticmethod
     def _machine() -> "Limit":
         return min(_limits(), key=lambda limit: limit.bytes)

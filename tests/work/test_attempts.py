@@ -9,7 +9,7 @@ from tlx import config, registry
 from tlx.errors import TlxError, TrainingError
 from tlx.events import Listener
 from tlx.freeze import Freeze
-from tlx.memory import Memory
+from tlx.memory import Limit, Memory
 from tlx.models.backbone import Backbone, tap_table
 from tlx.work import attempts
 from tlx.work.attempts import Attempts, describe
@@ -29,12 +29,13 @@ def machine(monkeypatch):
 
     Both are by phase. `tried` holds the micro-batches of each training that was begun.
     """
-    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[])
+    seen = SimpleNamespace(fits=[1000, 1000], needs=[{"fixed": 1e8, "each": 1e7}], probes=[], tried=[], ready=[])
     seen.answer, seen.held, seen.stillborn = None, 0, 0
 
-    def do(self, task, bindings, listener, micros, phase=None, **_):
+    def do(self, task, bindings, listener, ready=None, *, micros, phase=None, **_):
         if task == "probe":
             seen.probes.append(bindings)
+            seen.ready.append(ready is not None)
             return Outcome("done", seen.needs[phase]) if seen.needs[phase] else Outcome("memory", "signal 9")
         seen.tried.append(micros if len(micros) > 1 else micros[0])
         if len(seen.tried) <= seen.stillborn:
@@ -62,6 +63,15 @@ def test_what_is_predicted_to_fit_is_tried_and_measured_once(experiment, tmp_pat
     assert "31 of 64 examples at once: predicted peak 0.41 GB of 0.50 GB (memory.budget_gb = 0.5)" in said
     train(experiment, tmp_path, budget_gb=0.5)
     assert (machine.tried, len(machine.probes)) == ([31, 31], 1)
+
+
+@pytest.mark.parametrize(("free", "ready"), [(6.0, True), (4.0, False)])
+def test_the_worker_gets_ready_while_another_measures_where_both_have_room(
+    experiment, tmp_path, machine, monkeypatch, free, ready
+):
+    monkeypatch.setattr(Memory, "_machine", lambda self: Limit(int(free * 0.9e9), "the test"))
+    train(experiment, tmp_path, budget_gb=5.0)
+    assert machine.ready == [ready]
 
 
 def test_a_batch_that_fits_is_taken_whole(experiment, tmp_path, machine):
@@ -397,3 +407,33 @@ def test_what_a_backbone_has_less_of_is_measured_as_it_is(experiment, tmp_path, 
     made.most = {"freezes.last_layers.unfrozen": 900}
     made.train(["freezes.last_layers.unfrozen = 4"], tmp_path / "run", [], Listener())
     assert [bindings[-1][-1] for bindings in machine.probes] == ["4"]
+
+
+def unfreezing(number):
+    return [f"freezes.last_layers.unfrozen = {number}"]
+
+
+def test_what_trains_less_than_was_measured_is_not_measured(experiment, tmp_path, machine):
+    for unfrozen in (9, 4, 10):
+        train(experiment, tmp_path, unfreezing(unfrozen), budget_gb=2.0)
+    assert machine.probes == [unfreezing(9), unfreezing(10)]
+    assert machine.tried == [64, 64, 64]
+    # Another batch is of the same kind; another head is not.
+    train(experiment, tmp_path, [*unfreezing(4), "fit.batch_size = 32"], budget_gb=2.0)
+    train(experiment, tmp_path, [*unfreezing(4), "heads.fcos.channels = 8"], budget_gb=2.0)
+    assert len(machine.probes) == 3
+
+
+def test_what_leaves_no_room_for_the_batch_says_nothing_of_less(experiment, tmp_path, machine):
+    for unfrozen in (9, 4):
+        train(experiment, tmp_path, unfreezing(unfrozen), budget_gb=0.5)
+    assert machine.probes == [unfreezing(9), unfreezing(4)]
+
+
+def test_a_death_within_a_bound_has_the_run_measured_by_itself(experiment, tmp_path, machine):
+    train(experiment, tmp_path, unfreezing(9), budget_gb=2.0)
+    machine.fits = [20]
+    train(experiment, tmp_path, unfreezing(4), budget_gb=2.0)
+    assert (machine.probes, machine.tried) == ([unfreezing(9)], [64, 64, 32, 16])
+    train(experiment, tmp_path, unfreezing(4), budget_gb=2.0)
+    assert (machine.probes, machine.tried[4:]) == ([unfreezing(9), unfreezing(4)], [16])

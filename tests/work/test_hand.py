@@ -3,7 +3,9 @@
 import importlib
 import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +152,38 @@ def test_a_closed_worker_is_not_started_again(hand):
     worker.close()
     assert worker.do("hold", [], megabytes=1).kind == "lost"
     assert worker._process is None
+
+
+def test_a_worker_that_was_started_ahead_does_the_work_unless_it_died(hand):
+    worker = hand()
+    worker.warm()
+    first = worker._process
+    worker.warm()
+    assert worker.do("hold", [], megabytes=1).content == first.pid
+    first.kill()
+    first.join()
+    assert worker.do("hold", [], megabytes=1).kind == "done"
+    worker.close()
+    worker.warm()
+    assert worker._process is None
+
+
+def test_another_worker_gets_ready_while_one_works(hand):
+    worker, other = hand(), hand()
+    assert worker.do("hold", [], ready=other, megabytes=1).kind == "done"
+    assert other._process.is_alive()
+
+
+def test_a_worker_without_work_imports_tensorflow(tmp_path):
+    real = Hand(tmp_path / "none.gin", False, tmp_path / "worker.log", Limit(10_000 * MEGABYTE, "the test"))
+    real.warm()
+    maps = Path(f"/proc/{real._process.pid}/maps")
+    deadline = time.monotonic() + 120
+    while "_pywrap_tensorflow" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "_pywrap_tensorflow" in maps.read_text()
+    assert real.do("train", []).kind == "refused"
+    real.stop()
 
 
 def test_workers_of_several_threads_all_tell_how_they_ended(hand):

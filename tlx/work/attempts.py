@@ -23,6 +23,8 @@ from tlx.work.verdict import wants_memory
 LEDGER = Path("~/.cache/tlx/memory.json")
 # Two sizes give a line; where the larger one does not fit, the smaller ones say less, but something.
 _PROBES = ((2, 16), (1, 2))
+# What a process holds, in bytes, that has imported TensorFlow and waits for work; a little more than was measured.
+_WAITING = 500_000_000
 # What these arguments of `run` say makes no difference to the memory that a step takes.
 _WITHOUT = ("fit", "seed", "judge", "evaluator", "metric", "augment", "resize", "memory")
 
@@ -55,6 +57,7 @@ class Attempts:
         # Measures each phase in a process of its own: one that has worked before uses again what it holds, and tells
         # too little of what each example takes.
         self._prober = Hand(file, experiment.allow_imports, log, watched, on_gpu)
+        self._beside = _WAITING * sharing
         self._stopped = False
 
     def stop(self) -> None:
@@ -76,7 +79,10 @@ class Attempts:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
         what = describe(experiment)
-        needs = self._most_needed(experiment, bindings, listener) or self._needs(experiment, bindings, listener)
+        # It gets ready while another process measures.
+        ready = self.hand if self.settings.spares(self._beside) else None
+        needs = self._bound(experiment, bindings, listener, ready)
+        needs = needs or self._needs(experiment, bindings, listener, ready)
         needs = needs or UNKNOWN * _phases(experiment)
         micros = self._fitting(experiment, needs, listener)
         while all(micros) and not self._stopped:
@@ -124,30 +130,38 @@ class Attempts:
         """Return how much memory each phase of an experiment takes, measured if need be; None where that failed."""
         return self._needs(self.experiment.with_bindings(bindings), bindings, listener)
 
-    def _most_needed(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
-        """Return the needs of a run like this with the most that trains, if even those leave room for the whole batch.
+    def _bound(
+        self, experiment: Experiment, bindings: list[str], listener: Listener, ready: Hand | None
+    ) -> tuple[Need, ...] | None:
+        """Return the needs of a run like this with more that trains, if even those leave room for the whole batch.
 
-        So a search measures once, and not for each number of layers.
+        So a search measures once, and a later run with less that trains does not measure at all.
         """
-        node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
-        target = f"{node.target}.{node.entry.grows}" if node else ""
-        if self.most.get(target, 0) <= (experiment.value(target) if node else 0):
+        target = _grows(experiment)
+        if target is None or self.ledger.get(kind(describe(experiment))):
             return None
-        if self.ledger.get(kind(describe(experiment))):
+        size, most = experiment.value(target), self.most.get(target, 0)
+        for needs in self.ledger.above(kind(_family(experiment, target)), size):
+            if self._leaves_room(needs, experiment):
+                return needs
+        if most <= size:
             return None
-        larger = [*bindings, f"{target} = {self.most[target]}"]
+        larger = [*bindings, f"{target} = {most}"]
         try:
-            needs = self._needs(self.experiment.with_bindings(larger), larger, listener)
+            needs = self._needs(self.experiment.with_bindings(larger), larger, listener, ready)
         except ConfigError:
             # Not every alternative of a search has as much that could train.
             return None
-        wanted = _wanted(experiment)
-        fits = needs and all(
-            need.fixed and need.largest(wanted, self.limit.bytes, self.settings.margin) == wanted for need in needs
-        )
-        return needs if fits else None
+        return needs if needs and self._leaves_room(needs, experiment) else None
 
-    def _needs(self, experiment: Experiment, bindings: list[str], listener: Listener) -> tuple[Need, ...] | None:
+    def _leaves_room(self, needs: tuple[Need, ...], experiment: Experiment) -> bool:
+        """Return whether needs that were measured leave room for the whole batch of an experiment in each phase."""
+        wanted, margin = _wanted(experiment), self.settings.margin
+        return all(need.fixed and need.largest(wanted, self.limit.bytes, margin) == wanted for need in needs)
+
+    def _needs(
+        self, experiment: Experiment, bindings: list[str], listener: Listener, ready: Hand | None = None
+    ) -> tuple[Need, ...] | None:
         what = describe(experiment)
         known = self.ledger.get(kind(what))
         measured = known and all(need.fixed for need in known)
@@ -157,17 +171,19 @@ class Attempts:
             return known
         needs: list[Need] = []
         for phase in range(_phases(experiment)):
-            if (need := self._measured(phase, bindings, listener)) is None:
+            if (need := self._measured(phase, bindings, listener, ready)) is None:
                 return known
             earlier = sum(one.left for one in needs) if need.fixed else 0.0
             taught = {"tried": known[phase].tried, "within": known[phase].within} if known and need.fixed else {}
             needs.append(replace(need, fixed=need.fixed + earlier, **taught))
-        self.ledger.put(kind(what), needs, what)
+        target = _grows(experiment)
+        related = (kind(_family(experiment, target)), experiment.value(target)) if target else ()
+        self.ledger.put(kind(what), needs, what, *related)
         return tuple(needs)
 
-    def _measured(self, phase: int, bindings: list[str], listener: Listener) -> Need | None:
+    def _measured(self, phase: int, bindings: list[str], listener: Listener, ready: Hand | None) -> Need | None:
         for micros in _PROBES:
-            outcome = self._prober.do("probe", bindings, listener, phase=phase, micros=micros)
+            outcome = self._prober.do("probe", bindings, listener, ready=ready, phase=phase, micros=micros)
             self._prober.stop()
             if outcome.kind == "done":
                 return Need(**outcome.content)
@@ -289,6 +305,18 @@ def describe(experiment: Experiment) -> str:
     pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
     parts.append(f"phases = {_phases(experiment)}")
     return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
+
+
+def _grows(experiment: Experiment) -> str | None:
+    """Return the binding along which the memory of an experiment grows, if it has one."""
+    node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
+    return f"{node.target}.{node.entry.grows}" if node else None
+
+
+def _family(experiment: Experiment, target: str) -> str:
+    """Return in words what is the same in all runs that differ in nothing but the value of `target`."""
+    name = target.rpartition(".")[2]
+    return describe(experiment).replace(f"{name}={experiment.value(target)}", f"{name}=*")
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:

@@ -117,23 +117,25 @@ class Hand:
         task: str,
         bindings: list[str],
         listener: Listener = NOBODY,
+        ready: "Hand | None" = None,
         **arguments: Any,
     ) -> Outcome:
         """Give the worker a task and return how it ended.
 
-        What the run tells its listener on the way, this one is told, and its answers go back.
+        What the run tells its listener on the way, this one is told, and its answers go back. `ready` is a hand whose
+        worker is started meanwhile.
         """
         with _PROCESSES:
             if self._closed:
                 return Outcome("lost", "ended")
-            if self._process is None or not self._process.is_alive():
-                self.stop()
-                self._start()
+            self.warm()
             process, watch = self._process, self._watch
         written = self.log.stat().st_size if self.log.exists() else 0
         kills = memory.kills_by_system()
         phase = None
         self._send((task, bindings, arguments))
+        if ready:
+            ready.warm()
         while (news := self._receive()) is not None:
             kind, content = news
             if kind not in _NEWS:
@@ -145,6 +147,13 @@ class Hand:
                 self._send(answer)
         died = self._died(process, watch, written, memory.kills_by_system() > kills)
         return replace(died, phase=phase)
+
+    def warm(self) -> None:
+        """Start the worker, unless there is one; until it is given work it imports TensorFlow."""
+        with _PROCESSES:
+            if not self._closed and (self._process is None or not self._process.is_alive()):
+                self.stop()
+                self._start()
 
     def stop(self) -> None:
         """End the worker, if there is one; the next task gets another."""

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -66,14 +66,25 @@ class Ledger:
     def get(self, key: str) -> tuple[Need, ...] | None:
         """Return what is known about each phase of a kind of run, or None."""
         entry = self._read().get(key)
-        return tuple(Need(**need) for need in entry["needs"]) if entry else None
+        return _needs(entry) if entry else None
 
-    def put(self, key: str, needs: Sequence[Need], what: str) -> None:
-        """Remember the need of each phase; `what` says in words of which kind of run."""
+    def above(self, family: str, size: int) -> Iterator[tuple[Need, ...]]:
+        """Yield what is known about kinds of a family that are larger than `size`, the smallest first."""
+        kinds = [entry for entry in self._read().values() if entry.get("family") == family and entry["size"] > size]
+        yield from map(_needs, sorted(kinds, key=lambda entry: entry["size"]))
+
+    def put(
+        self, key: str, needs: Sequence[Need], what: str, family: str | None = None, size: int | None = None
+    ) -> None:
+        """Remember the need of each phase; `what` says in words of which kind of run.
+
+        Kinds of one `family` differ in nothing but their `size`, and the larger takes more.
+        """
         with locked(self.file.with_name(f".tlx-{self.file.stem}.lock")):
             entries = self._read()
             ownership.adopt(self.file)
-            entries[key] = {"what": what, "needs": [asdict(need) for need in needs]}
+            related = {"family": family, "size": size} if family else {}
+            entries[key] = entries.get(key, {}) | {"what": what, "needs": [asdict(need) for need in needs]} | related
             checkpoint.write(self.file, json.dumps({"format": _FORMAT, "entries": entries}, indent=1).encode())
 
     def died(self, key: str, next_tries: Sequence[int | None], within: float, what: str) -> tuple[Need, ...]:
@@ -100,6 +111,10 @@ class Ledger:
             what = "is not where tlx remembers what training takes, and is left as it is"
             raise TlxError(f"{self.file} {what}: move it elsewhere") from None
         return entries if format == _FORMAT else {}
+
+
+def _needs(entry: dict) -> tuple[Need, ...]:
+    return tuple(Need(**need) for need in entry["needs"])
 
 
 def kind(what: str) -> str:

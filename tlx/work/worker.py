@@ -18,7 +18,7 @@ from tlx import config, costs, memory, ownership, probe, run
 from tlx.data.survey import watched_by
 from tlx.errors import MisfitError, TlxError, TrainingError, of_system
 from tlx.events import Answer, Listener, Look, PrunedError
-from tlx.lazy import keras
+from tlx.lazy import import_tensorflow, keras
 
 
 class _Reporter(Listener):
@@ -60,6 +60,9 @@ def main(connection: Connection, file: Path, allow_imports: bool, log: Path) -> 
     os.dup2(output, 1)
     os.dup2(output, 2)
     kept: dict[str, Any] = {}
+    if not connection.poll():
+        # Work that comes later then begins so much sooner.
+        import_tensorflow()
     while True:
         try:
             task, bindings, arguments = connection.recv()
