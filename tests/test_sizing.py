@@ -25,7 +25,7 @@ from tlx.runfolder import trained_size
 from tlx.search import space
 from tlx.sizing import Boxed, advise, choose
 from tlx.tiles import Tiles
-from tlx.work.attempts import changes
+from tlx.work.kinds import changes
 
 MINIMAL = Path(__file__).with_name("minimal.gin")
 

@@ -16,6 +16,7 @@ from tlx.errors import TlxError
 from tlx.freeze import Freeze, Phase
 from tlx.search.storage import JOURNAL
 from tlx.work import attempts
+from tlx.work.kinds import describe
 from tlx.work.ledger import Ledger, Need, kind
 
 EXPERIMENT = f"""\
@@ -65,7 +66,7 @@ def test_memory_has_a_line_for_each_phase_of_a_policy_that_has_several(shown, tm
     ledger = Ledger(attempts.LEDGER)
     for policy, needs in (("last_layers", [NEED]), ("head_then_last_layers", [NEED, Need(2e8, 4e7)])):
         experiment = memory_command.config.load([file], [f"run.freeze = @freezes.{policy}()"])
-        ledger.put(kind(attempts.describe(experiment)), needs, policy)
+        ledger.put(kind(describe(experiment)), needs, policy)
     memory_command.memory([str(file)])
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown().splitlines() if line.startswith("│")]
     assert rows == [
@@ -130,7 +131,7 @@ def test_study_shows_trials_what_mattered_memory_and_failures(shown, tmp_path):
             kept.tell(trial, rate * 50)
     ledger = Ledger(attempts.LEDGER)
     experiment = memory_command.config.load([tmp_path / "config.gin"], ["freezes.last_layers.unfrozen = 0"])
-    ledger.put(kind(attempts.describe(experiment)), [Need(3e8, 2e7, tried=33)], "head")
+    ledger.put(kind(describe(experiment)), [Need(3e8, 2e7, tried=33)], "head")
     study_command.study([str(tmp_path)])
     text = shown()
     assert "trial 5 fail: ValueError: too bad" in text

@@ -12,8 +12,9 @@ from tlx.freeze import Freeze
 from tlx.memory import Limit, Memory
 from tlx.models.backbone import Backbone, tap_table
 from tlx.work import attempts
-from tlx.work.attempts import Attempts, describe
+from tlx.work.attempts import Attempts
 from tlx.work.hand import Hand, Outcome
+from tlx.work.kinds import changes, describe
 from tlx.work.ledger import Ledger, Need, kind
 
 
@@ -278,7 +279,7 @@ def test_where_nothing_fits_the_error_says_what_would(experiment, tmp_path, mach
     ],
 )
 def test_only_what_takes_less_is_proposed_and_can_be_bound(experiment, bindings, changed):
-    proposed = [(change, more) for change, more in attempts.changes(experiment.with_bindings(bindings))]
+    proposed = [(change, more) for change, more in changes(experiment.with_bindings(bindings))]
     assert [change.partition(" = ")[0] for (change,), _ in proposed] == changed
     for change, more in proposed:
         experiment.with_bindings([*bindings, *change, *more])

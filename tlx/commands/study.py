@@ -61,7 +61,8 @@ def study(arguments: list[str]) -> None:
 
 
 def _print_memory(folder: Path, trials: list[dict]) -> None:
-    from tlx.work.attempts import LEDGER, describe  # noqa: PLC0415
+    from tlx.work.attempts import LEDGER  # noqa: PLC0415
+    from tlx.work.kinds import describe  # noqa: PLC0415
     from tlx.work.ledger import Ledger, kind  # noqa: PLC0415
 
     try:

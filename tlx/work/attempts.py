@@ -1,21 +1,18 @@
 """Training that always fits: micro-batches chosen by what was measured, and halved where that was wrong."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint, gpu, ownership
-from tlx.augment import arranged, pictures_of
-from tlx.config import Experiment, build, build_value, given
+from tlx.config import Experiment, build
 from tlx.errors import ConfigError, TlxError, TrainingError
 from tlx.events import NOBODY, Listener
 from tlx.memory import Limit, Memory
-from tlx.pipeline import height_width
 from tlx.predict import BATCH
-from tlx.sizing import USUAL
-from tlx.tree import walk
+from tlx.work import kinds
 from tlx.work.hand import Hand, Outcome, persist
 from tlx.work.ledger import UNKNOWN, Ledger, Need, kind
 from tlx.work.verdict import wants_memory
@@ -25,8 +22,6 @@ LEDGER = Path("~/.cache/tlx/memory.json")
 _PROBES = ((2, 16), (1, 2))
 # What a process holds, in bytes, that has imported TensorFlow and waits for work; a little more than was measured.
 _WAITING = 500_000_000
-# What these arguments of `run` say makes no difference to the memory that a step takes.
-_WITHOUT = ("fit", "seed", "judge", "evaluator", "metric", "augment", "resize", "memory")
 
 
 class Attempts:
@@ -78,12 +73,12 @@ class Attempts:
         except ConfigError as error:
             # Values that are each sound need not be so together.
             return Outcome("infeasible", str(error))
-        what = describe(experiment)
+        what = kinds.describe(experiment)
         # It gets ready while another process measures.
         ready = self.hand if self.settings.spares(self._beside) else None
         needs = self._bound(experiment, bindings, listener, ready)
         needs = needs or self._needs(experiment, bindings, listener, ready)
-        needs = needs or UNKNOWN * _phases(experiment)
+        needs = needs or UNKNOWN * kinds.phases(experiment)
         micros = self._fitting(experiment, needs, listener)
         while all(micros) and not self._stopped:
             outcome = self.hand.do("train", [*bindings, *more], listener, folder=folder, micros=micros)
@@ -137,11 +132,11 @@ class Attempts:
 
         So a search measures once, and a later run with less that trains does not measure at all.
         """
-        target = _grows(experiment)
-        if target is None or self.ledger.get(kind(describe(experiment))):
+        target = kinds.grows(experiment)
+        if target is None or self.ledger.get(kind(kinds.describe(experiment))):
             return None
         size, most = experiment.value(target), self.most.get(target, 0)
-        for needs in self.ledger.above(kind(_family(experiment, target)), size):
+        for needs in self.ledger.above(kind(kinds.family(experiment, target)), size):
             if self._leaves_room(needs, experiment):
                 return needs
         if most <= size:
@@ -156,13 +151,13 @@ class Attempts:
 
     def _leaves_room(self, needs: tuple[Need, ...], experiment: Experiment) -> bool:
         """Return whether needs that were measured leave room for the whole batch of an experiment in each phase."""
-        wanted, margin = _wanted(experiment), self.settings.margin
+        wanted, margin = kinds.wanted(experiment), self.settings.margin
         return all(need.fixed and need.largest(wanted, self.limit.bytes, margin) == wanted for need in needs)
 
     def _needs(
         self, experiment: Experiment, bindings: list[str], listener: Listener, ready: Hand | None = None
     ) -> tuple[Need, ...] | None:
-        what = describe(experiment)
+        what = kinds.describe(experiment)
         known = self.ledger.get(kind(what))
         measured = known and all(need.fixed for need in known)
         # Where measuring itself died, there may be more room now.
@@ -170,14 +165,14 @@ class Attempts:
         if measured or hopeless or not self.settings.probe:
             return known
         needs: list[Need] = []
-        for phase in range(_phases(experiment)):
+        for phase in range(kinds.phases(experiment)):
             if (need := self._measured(phase, bindings, listener, ready)) is None:
                 return known
             earlier = sum(one.left for one in needs) if need.fixed else 0.0
             taught = {"tried": known[phase].tried, "within": known[phase].within} if known and need.fixed else {}
             needs.append(replace(need, fixed=need.fixed + earlier, **taught))
-        target = _grows(experiment)
-        related = (kind(_family(experiment, target)), experiment.value(target)) if target else ()
+        target = kinds.grows(experiment)
+        related = (kind(kinds.family(experiment, target)), experiment.value(target)) if target else ()
         self.ledger.put(kind(what), needs, what, *related)
         return tuple(needs)
 
@@ -193,7 +188,7 @@ class Attempts:
 
     def _fitting(self, experiment: Experiment, needs: tuple[Need, ...], listener: Listener) -> list[int]:
         """Return the micro-batch of each phase, and tell what is predicted of them if they all fit."""
-        batch, wanted = experiment.value("fit.batch_size"), _wanted(experiment)
+        batch, wanted = experiment.value("fit.batch_size"), kinds.wanted(experiment)
         micros = [need.largest(wanted, self.limit.bytes, self.settings.margin) for need in needs]
         for phase, (need, micro) in enumerate(zip(needs, micros, strict=True)):
             if need.fixed and all(micros):
@@ -209,7 +204,7 @@ class Attempts:
         peak = max(needs[phase].peak(1) for phase in none)
         takes = f": it takes {peak / 1e9:.2f} GB" if peak else ""
         ways = []
-        for changed, more in changes(self.experiment.with_bindings(bindings)):
+        for changed, more in kinds.changes(self.experiment.with_bindings(bindings)):
             change = ", ".join(changed)
             listener.say(f"not even one example fits; would it with {change}?")
             try:
@@ -265,58 +260,6 @@ def _next(outcome: Outcome, micro: int, need: Need, margin: float) -> int:
     # What it held when it died is what it may hold, if nobody else knows the limit.
     seen = need.largest(micro, outcome.held, margin) if need.fixed and outcome.held else micro
     return max(1, min(micro // 2, seen))
-
-
-def changes(experiment: Experiment) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield bindings by which an experiment takes less memory, each with others that only measuring it needs.
-
-    Beside a smaller picture they are what the experiment's factories say of themselves.
-    """
-    size = experiment.value("run.image_size")
-    if size == "auto":
-        # Which one that is, only a run knows, which has read its data.
-        yield [f"run.image_size = {USUAL}"], []
-    elif min(smaller := tuple(side * 3 // 4 // 32 * 32 for side in height_width(size))) > 0:
-        yield [f"run.image_size = {smaller}"], []
-    for node in walk([experiment.trees["run"]]):
-        if node.entry.smaller:
-            yield from node.entry.smaller(**given(node, node.entry.smaller))
-
-
-def _wanted(experiment: Experiment) -> int:
-    """Return how many examples are to be taken at once, if they fit."""
-    batch = experiment.value("fit.batch_size")
-    return min(batch, experiment.value("fit.micro_batch") or batch)
-
-
-def _phases(experiment: Experiment) -> int:
-    return len(build_value(experiment.trees["run"].arguments["freeze"]).phases)
-
-
-def describe(experiment: Experiment) -> str:
-    """Return in words the kind of run that an experiment is: all that the memory of its steps depends on."""
-    arguments = experiment.trees["run"].arguments
-    parts = [f"{name} = {value}" for name, value in arguments.items() if name not in _WITHOUT]
-    strategy = f"strategy = {experiment.value('fit.strategy')}"
-    chosen = experiment.value("fit.optimizer")
-    # Its numbers may well be searched, and hardly matter to the memory.
-    optimizer = f"optimizer = {chosen.entry.full_name if hasattr(chosen, 'entry') else type(chosen).__name__}"
-    # What is drawn makes no difference, but for how many pictures' objects there is room.
-    pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
-    parts.append(f"phases = {_phases(experiment)}")
-    return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
-
-
-def _grows(experiment: Experiment) -> str | None:
-    """Return the binding along which the memory of an experiment grows, if it has one."""
-    node = next((node for node in walk([experiment.trees["run"]]) if node.entry.grows), None)
-    return f"{node.target}.{node.entry.grows}" if node else None
-
-
-def _family(experiment: Experiment, target: str) -> str:
-    """Return in words what is the same in all runs that differ in nothing but the value of `target`."""
-    name = target.rpartition(".")[2]
-    return describe(experiment).replace(f"{name}={experiment.value(target)}", f"{name}=*")
 
 
 def train(experiment: Experiment, folder: Path, listener: Listener) -> dict[str, Any]:
