@@ -187,3 +187,17 @@ def test_state_holds_all_that_training_changes(draw, assemble, arrays, part):
     changed = [v for v, value in zip(everything, before, strict=True) if (v.numpy() != value).any()]
     assert any("seed" in v.path for v in changed)
     assert [v.path for v in changed if id(v) not in kept] == []
+
+
+def test_products_in_bfloat16_are_of_updates_alone(learning, arrays):
+    (plain, batch), (rounded, _) = learning(), learning(matmul="bfloat16")
+    inputs, targets, seeds = batch
+
+    def looked_at(learner):
+        return {name: loss[0].numpy() for name, loss in learner.losses(inputs, targets, False, seeds).items()}
+
+    for name, loss in looked_at(plain).items():
+        np.testing.assert_array_equal(loss, looked_at(rounded)[name])
+    exact, near = (learner.update(parts(batch, 6), 1e-3)["loss"] for learner in (plain, rounded))
+    assert near != exact
+    assert near == pytest.approx(exact, rel=0.01)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Fit:
     freeze policy names no other. It rises over the share `warmup` of the updates, and then follows `schedule`; both
     are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then
     what gets evaluated and kept.
+    `matmul` is what the 1x1 convolutions of an update compute in. "bfloat16" is for CPUs that have instructions for it,
+    where it makes updates a fifth to a third faster; weights, sums and all other layers stay float32, and so does
+    everything that a look or a prediction computes.
     `strategy` says which devices share an update: "none" is one, "mirrored" all GPUs of this machine, and
     "multi_worker" those of all machines that the environment variable TF_CONFIG names, where the same command
     is given on each; `micro_batch` is then each machine's. The update is the same, whoever takes part.
@@ -61,6 +64,7 @@ class Fit:
     micro_batch: int | None = None
     optimizer: Optimizer = AdamW()
     schedule: Schedule = Cosine()
+    matmul: Literal["float32", "bfloat16"] = "float32"
     strategy: Strategy = "none"
     oversample: float = 0.0
     patience: int = 0

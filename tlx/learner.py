@@ -13,6 +13,7 @@ from tlx.lazy import tf
 from tlx.models.detector import Detector
 from tlx.models.graph import Cut
 from tlx.models.head import Losses, Tensors
+from tlx.models.products import in_bfloat16, prepare
 from tlx.scale import LossScale
 
 
@@ -39,6 +40,8 @@ class Learner:
         self.detector, self.cut, self.train_source, self.settings = detector, cut, train, settings
         self.devices = devices or Devices()
         self.variables = detector.model.trainable_variables
+        if settings.matmul == "bfloat16":
+            prepare(detector.model)
         self.loss_groups = detector.head.loss_groups
         self.loss_names = [name for group in self.loss_groups for name in group]
         self._groups = self._by_rate(rates or Rates())
@@ -152,7 +155,8 @@ class Learner:
         if inputs[0].shape[0] == 0:
             return  # A replica's piece of a short part.
         features = self.train_source.encode(inputs)
-        with tf.GradientTape(persistent=len(self.loss_groups) > 1) as tape:
+        in_products = in_bfloat16(self.settings.matmul == "bfloat16")
+        with in_products, tf.GradientTape(persistent=len(self.loss_groups) > 1) as tape:
             found = self.losses(features, targets, training=True, seeds=seeds)
             sums = {name: tf.reduce_sum(found[name][0]) for name in self.loss_names}
             scaled = [self.scale.up(sum(sums[name] for name in group)) for group in self.loss_groups]

@@ -49,6 +49,8 @@ def describe(experiment: Experiment) -> str:
     # What is drawn makes no difference, but for how many pictures' objects there is room.
     pictures = f"pictures a view = {pictures_of(arranged(build_value(arguments.get('augment'))))}"
     parts.append(f"phases = {phases(experiment)}")
+    if (matmul := experiment.value("fit.matmul")) != "float32":
+        parts.append(f"matmul = {matmul}")
     return "\n".join([*parts, f"ema = {experiment.value('fit.ema') is not None}", optimizer, strategy, pictures])
 
 
