@@ -38,7 +38,7 @@ class Fit:
     are of each phase of the freeze policy. `ema` is the decay of a moving average of the weights, which is then
     what gets evaluated and kept.
     `matmul` is what the 1x1 convolutions of an update compute in. "bfloat16" is for CPUs that have instructions for it,
-    where it makes updates a fifth to a third faster; weights, sums and all other layers stay float32, and so does
+    where it makes updates of a head a fifth faster; weights, sums and all other layers stay float32, and so does
     everything that a look or a prediction computes.
     `strategy` says which devices share an update: "none" is one, "mirrored" all GPUs of this machine, and
     "multi_worker" those of all machines that the environment variable TF_CONFIG names, where the same command
