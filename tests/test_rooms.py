@@ -18,6 +18,7 @@ data.formats data.fetching data.writers data.scenes data.readers data.splits dat
 augment report.text report.pictures tasks windows tiles sizing pipeline
 models.weights models.backbone models.graph models.published models.backbones
 models.head models.boxes models.assign models.assigners models.postprocess models.pyramid models.heads models.detector
+models.products
 engines
 freeze policies optimizers schedules segment featurefiles featurestore features gpu memory checkpoint devices scale
 learner history looks fit evaluate predict fusion
