@@ -224,8 +224,15 @@ def test_once_the_time_is_over_the_best_so_far_is_taken(run, worker):
     result = run("search.minutes = 1e-9")
     assert worker.looked == ["first/0000-1"]
     assert [row["state"] for row in result["first_look"]] == ["chosen", *["not trained"] * 3]
-    assert any("search.minutes are over" in line for line in worker.said)
+    assert any("third of search.minutes is over" in line for line in worker.said)
     assert len(result["trials"]) == 1
+
+
+def test_the_first_look_leaves_time_for_trials(run, worker, monkeypatch):
+    monkeypatch.setattr(study, "FIRST_LOOK_AT_MOST", 1e-12)
+    result = run("search.minutes = 60")
+    assert worker.looked == ["first/0000-1"]
+    assert len(result["trials"]) > 1
 
 
 def test_a_combination_has_what_its_parts_have(run, worker):

@@ -19,6 +19,8 @@ from tlx.search.stage import POLL, Stage
 
 # Under this key the study keeps what the first look came to.
 FIRST_LOOK = "first look"
+# The share of a search's minutes after which it begins no further training; the rest is for rates and depth.
+FIRST_LOOK_AT_MOST = 1 / 3
 # Scores so close are alike: seeds alone move them by more. The quicker combination is then the better.
 _ALIKE = 0.01
 
@@ -55,7 +57,7 @@ class FirstLook(Stage):
     """The choice among a search's alternatives, made by one training after another, so that their seconds compare.
 
     Of many hosts one makes it. Each training is noted in the study: whoever comes after goes on from there. `late`
-    says whether the search has taken all the time that it may.
+    says whether it has taken all the time that it may.
     """
 
     late: Callable[[], bool]
@@ -104,7 +106,7 @@ class FirstLook(Stage):
                 if able and self.late():
                     # After the first round they are in order, and some trained for longer than others say nothing.
                     best = able[0] if number > 1 else self._ranked(able)[0]
-                    return self._end(best, ", for search.minutes are over")
+                    return self._end(best, ", for its third of search.minutes is over")
                 self._train(one, number, min(share, 1.0))
             going, share, number = self._better_half(going, number), 2 * share, number + 1
         return self._end(going[0])

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tlx.evaluate.choose import evaluator_of
 from tlx.events import Answer, Listener, Look
 from tlx.lock import only_process
 from tlx.search import hosts
-from tlx.search.alternatives import FirstLook
+from tlx.search.alternatives import FIRST_LOOK_AT_MOST, FirstLook
 from tlx.search.filing import Filing
 from tlx.search.finals import Finals
 from tlx.search.plan import Plan
@@ -105,9 +106,8 @@ class Study:
             attempts.stop()
 
     def _begin(self) -> None:
-        first = FirstLook(
-            self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, self._late
-        )
+        late = partial(self._late, FIRST_LOOK_AT_MOST)
+        first = FirstLook(self.experiment, self.search, self.host, self.attempts[0], self.display, self._tick, late)
         chosen, self.first_look = first()
         self.plan = Plan.of(self.experiment, self.search, chosen)
         if self.search.objectives and self.search.pruner != "none":
@@ -179,9 +179,10 @@ class Study:
         """Note down how long the search has taken by the clock, all of its drivers one after another."""
         self.study.set_user_attr("seconds", time.monotonic() - self._began)
 
-    def _late(self) -> bool:
+    def _late(self, share: float = 1.0) -> bool:
+        """Return whether a share of the time is over that the search may take."""
         minutes = self.search.minutes
-        return minutes is not None and time.monotonic() - self._began > 60 * minutes
+        return minutes is not None and time.monotonic() - self._began > 60 * minutes * share
 
     def _trial(self, trial: Any, attempts: Attempts) -> None:
         with self.host.turn:
