@@ -235,6 +235,14 @@ def test_the_first_look_leaves_time_for_trials(run, worker, monkeypatch):
     assert len(result["trials"]) > 1
 
 
+def test_what_was_trained_before_time_was_over_is_not_told_as_untrained(run, monkeypatch):
+    answers = iter([False, True])
+    monkeypatch.setattr(study.Study, "_late", lambda *_: next(answers, True))
+    states = [row["state"] for row in run("search.minutes = 60")["first_look"]]
+    assert sorted(states[:2]) == ["chosen", "dropped"]
+    assert states[2:] == ["not trained"] * 2
+
+
 def test_a_combination_has_what_its_parts_have(run, worker):
     """An alternative's own argument is asked for only where it was taken, and in the search as well."""
     alternatives = (

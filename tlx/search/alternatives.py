@@ -112,6 +112,9 @@ class FirstLook(Stage):
         return self._end(going[0])
 
     def _end(self, chosen: _Combination, why: str = "") -> _Combination:
+        for one in self.combinations:
+            if one.state == "not trained" and one.score is not None:
+                one.state = "dropped"
         chosen.state = "chosen"
         self.display.say(f"the search goes on with {chosen}{why}")
         return chosen
