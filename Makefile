@@ -7,10 +7,11 @@ PLUGINS = plugins/tlx-efficientnet-lite plugins/tlx-open-images plugins/tlx-ssd-
 
 install: .venv/installed
 
+# Of what setuptools says of every editable installation nothing is to be done.
 .venv/installed: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(PLUGINS:%=--editable %)
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --editable '.[dev]' $(PLUGINS:%=--editable %)
 	touch $@
 
 demo: install

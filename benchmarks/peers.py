@@ -1,6 +1,6 @@
 """How fast tlx is beside other trainers of detectors, on the same pictures, side by side in one run.
 
-    python benchmarks/peers.py [--peers=/tmp/peers] [--install] [--turns=2] [--only=tlx,yolo11n] [--quick] [--page]
+    python benchmarks/peers.py [--peers=runs/peers] [--install] [--turns=2] [--only=tlx,yolo11n] [--quick] [--page]
 
 Each peer that has an environment of its own, `--peers`/NAME, is run by it through its program in `benchmarks/peers`;
 `--install` makes those that are missing. All train on 160 pictures of BCCD and are judged on 40, at 320 pixels and
@@ -83,7 +83,7 @@ TOOLS = {
 def main() -> None:
     """Run every tool that there is, and write down what was seen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", type=Path, default=Path("/tmp/peers"))
+    parser.add_argument("--peers", type=Path, default=Path("runs/peers"))
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--trials", type=int, default=20)
@@ -97,6 +97,8 @@ def main() -> None:
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}")
     if options.quick:
         options.turns, options.trials = 1, 2
+    # Programs run in folders of their own.
+    options.peers = options.peers.resolve()
     if options.install:
         _install(options.peers)
     file = options.docs / "performance.json"

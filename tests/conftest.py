@@ -10,6 +10,7 @@ from PIL import Image
 from tlx import freeze
 from tlx.data.dataset import Dataset, Example
 from tlx.data.targets import Boxes
+from tlx.events import Listener
 from tlx.features import Features, source
 from tlx.fit import Fit
 from tlx.lazy import keras, tf
@@ -129,6 +130,20 @@ def arrays():
 def part():
     """Return a function that makes what a learner takes, (inputs, targets, seeds), of a batch that a source gives."""
     return lambda batch: (*batch[1:], tf.constant(batch[0][:, ::2]))
+
+
+@pytest.fixture
+def heard():
+    """A listener that keeps in `told` how far it is told that things are."""
+
+    class Heard(Listener):
+        def __init__(self):
+            self.told = []
+
+        def progress(self, what, done, total, note=""):
+            self.told.append((what, done, total))
+
+    return Heard()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "tlx"
 
 # From the top of the house to its door. A folder that is not divided here is one room.
 _PLAN = """
-errors events marker ownership lock lazy registry typecheck ginfile tree config
+errors meanwhile events marker ownership lock lazy registry typecheck ginfile tree config
 data.targets data.dataset
 data.bulk data.container data.headers data.images data.recent data.names data.survey data.similarity data.files
 data.objects data.oddities data.assemble data.sniff data.place data.unheld

@@ -155,8 +155,8 @@ class Learner:
         if inputs[0].shape[0] == 0:
             return  # A replica's piece of a short part.
         features = self.train_source.encode(inputs)
-        in_products = in_bfloat16(self.settings.matmul == "bfloat16")
-        with in_products, tf.GradientTape(persistent=len(self.loss_groups) > 1) as tape:
+        # Models that were not prepared know nothing of it.
+        with in_bfloat16(), tf.GradientTape(persistent=len(self.loss_groups) > 1) as tape:
             found = self.losses(features, targets, training=True, seeds=seeds)
             sums = {name: tf.reduce_sum(found[name][0]) for name in self.loss_names}
             scaled = [self.scale.up(sum(sums[name] for name in group)) for group in self.loss_groups]

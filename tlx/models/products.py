@@ -5,25 +5,21 @@ slower there than in float32: its depthwise convolutions and normalizations have
 converts forth and back around each.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from tlx.lazy import keras, tf
+from tlx.meanwhile import being
 
 _IN_BFLOAT16: ContextVar[bool] = ContextVar("in_bfloat16", default=False)
 
 
-@contextlib.contextmanager
-def in_bfloat16(wanted: bool = True) -> Iterator[None]:
-    """Let layers of prepared models that are called meanwhile take their products in bfloat16, if that is wanted."""
-    before = _IN_BFLOAT16.set(wanted)
-    try:
-        yield
-    finally:
-        _IN_BFLOAT16.reset(before)
+def in_bfloat16() -> AbstractContextManager[None]:
+    """Let layers of prepared models that are called meanwhile take their products in bfloat16."""
+    return being(_IN_BFLOAT16, True)
 
 
 def prepare(model: Any) -> None:

@@ -18,15 +18,7 @@ from tlx.models.postprocess import Suppression
 
 @dataclass(frozen=True)
 class PyramidHead(Head):
-    """What anchor-free heads can be set to; `name` is the one that a head is registered by.
-
-    `channels` is the width of pyramid and tower, a multiple of 8, `depth` the number of convolutions in the tower, and
-    `strides` are the levels, finest first: backbone taps, and beyond the coarsest what the head makes of it, each twice
-    the stride before, for objects as large as the input. `taps` is their form: "ends" of blocks, which are narrow
-    and quick, or "expanded", the widest activations, whose features take several times the room where the two differ;
-    without it, the backbone's own. `box_weight` weighs the GIoU loss of boxes beside the quality focal loss of scores.
-    Detections are at most `max_detections` of a picture, none scored under `min_score`, and none of a class overlapping
-    a better one by more than `nms` IoU.
+    """What anchor-free heads can be set to, as `Gfl` says of each; `name` is the one that a head is registered by.
 
     Sources: Tian et al., FCOS, ICCV 2019; Lin et al., Feature Pyramid Networks, CVPR 2017; Li et al., Generalized Focal
     Loss, NeurIPS 2020.
